@@ -1,0 +1,29 @@
+"""Every CLCONV_* environment variable, in one table, read when asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+VARIABLES = {
+    "CLCONV_DEVICE": "which device to use: part of its name, or platform:device as `clconv devices` lists them",
+    "CLCONV_CACHE": "folder for compiled kernels and device verdicts (default: the user's cache folder)",
+    "CLCONV_BLOCK": "channel block size of the layout: 16, 8, 4 or 1 (default: by device)",
+    "CLCONV_MEMORY": "default memory budget, as 512MB or 64MiB",
+    "CLCONV_PROBE_S": "seconds that a device may take to build and run its probe (default 60)",
+    "CLCONV_TEST_DATA": "folder with real data sets and models for the tests",
+}
+
+
+def get(name: str) -> str | None:
+    """The value of a CLCONV_* variable, or None when it is unset or empty."""
+    assert name in VARIABLES, name
+    return os.environ.get(name) or None
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels and verdicts are kept; it may not exist yet."""
+    chosen = get("CLCONV_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("clconv", appauthor=False))
