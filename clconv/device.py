@@ -1,0 +1,341 @@
+"""Finds, probes and chooses OpenCL devices, and holds what is known about each.
+
+    devices()        every device of every platform, with a verdict
+    choose(name)     the device to use: argument, CLCONV_DEVICE, else the best that works
+
+No other module looks at platforms.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from . import drivers, probe, settings, tuning
+from .errors import DeviceChoiceError, NoDeviceError, OpenCLError, StateError
+
+if TYPE_CHECKING:
+    import pyopencl
+
+KINDS = ("gpu", "accelerator", "cpu")
+INSTALL_HINT = (
+    'on x86-64 Linux, pip install "clconv[cpu]" brings a driver for the processor; '
+    "elsewhere install the OpenCL driver of the device, or PoCL"
+)
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What the planner and the kernels may know about a device; all sizes in bytes.
+
+    Attributes:
+        kind: "gpu", "cpu" or "accelerator".
+        integrated: the device shares the host's memory.
+        lanes: native vector width, in float32 values.
+        block: channels per block of the layout (B).
+        accumulators: vectors of one block that a work-item may hold as its register tile.
+        rank: among devices of one kind the lowest is preferred.
+        simulator: never chosen unless named.
+        has_local: local memory is memory of its own, not a part of global memory.
+        base_align_bytes: alignment of a buffer's start.
+    """
+
+    name: str
+    vendor: str
+    platform_name: str
+    platform_version: str
+    driver_version: str
+    kind: str
+    integrated: bool
+    compute_units: int
+    lanes: int
+    block: int
+    accumulators: int
+    rank: int
+    simulator: bool
+    max_alloc_bytes: int
+    global_bytes: int
+    local_bytes: int
+    has_local: bool
+    max_work_group: int
+    base_align_bytes: int
+    extensions: frozenset[str]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A listed device: its key "platform:device", its facts, and whether it works.
+
+    `works` is None when the device was not probed; `reason` says why it does not.
+    """
+
+    key: str
+    facts: DeviceFacts
+    works: bool | None = None
+    reason: str = ""
+
+    def label(self) -> str:
+        """The device as messages name it."""
+        return f"{self.key} {self.facts.platform_name}: {self.facts.name}"
+
+    def text(self) -> str:
+        """What a name is looked for in, in lower case."""
+        facts = self.facts
+        return f"{facts.platform_name} {facts.platform_version} {facts.name}".lower()
+
+
+class Device:
+    """One physical device, its context and its queue; `choose` makes one per device and process."""
+
+    def __init__(self, key: str, facts: DeviceFacts, cl_device: pyopencl.Device) -> None:
+        self.key = key
+        self.facts = facts
+        self.cl_device = cl_device
+        self.pid = os.getpid()
+        self._context: pyopencl.Context | None = None
+        self._queue: pyopencl.CommandQueue | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<clconv.Device {self.key} {self.facts.platform_name}: {self.facts.name}>"
+
+    @property
+    def context(self) -> pyopencl.Context:
+        """The context, created on first use."""
+        self.check_alive()
+        with self._lock:
+            if self._context is None:
+                self._context = self._create("clCreateContext", lambda cl: cl.Context([self.cl_device]))
+            return self._context
+
+    @property
+    def queue(self) -> pyopencl.CommandQueue:
+        """The in-order queue, created on first use."""
+        context = self.context
+        with self._lock:
+            if self._queue is None:
+                self._queue = self._create("clCreateCommandQueue", lambda cl: cl.CommandQueue(context))
+            return self._queue
+
+    def _create(self, call: str, make: Any) -> Any:
+        cl = drivers.opencl()
+        try:
+            return make(cl)
+        except cl.Error as error:
+            raise OpenCLError(error.code, f"device {self.key} ({self.facts.name}): {call}") from error
+
+    def check_alive(self) -> None:
+        """Refuse a device that was opened before a fork: no driver survives one.
+
+        Raises:
+            StateError: this process was forked from the one that opened the device.
+        """
+        if os.getpid() != self.pid:
+            raise StateError(
+                f"device {self.key} ({self.facts.name}): forked after first use: process {os.getpid()} inherited it "
+                f'from {self.pid}; start workers with multiprocessing.get_context("spawn"), or before the first use'
+            )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything found: devices, platforms without one (name, reason), and notes to the user."""
+
+    devices: tuple[DeviceInfo, ...]
+    empty: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+_opened: dict[str, Device] = {}
+_opened_lock = threading.Lock()
+
+
+def devices(probe: bool = True, *, fresh: bool = False) -> list[DeviceInfo]:
+    """Every device of every platform.
+
+    Args:
+        probe: find out whether each works, in a child process (verdicts are remembered).
+        fresh: probe again, whatever is remembered.
+    """
+    return list(survey(probe=probe, fresh=fresh).devices)
+
+
+def survey(*, probe: bool = True, fresh: bool = False) -> Survey:
+    """`devices`, with the platforms that list none and what may explain an absence."""
+    found: list[DeviceInfo] = []
+    empty: list[tuple[str, str]] = []
+    for number, platform in enumerate(_platforms()):
+        name = f"{platform.name} {platform.version}".strip()
+        try:
+            listed = platform.get_devices()
+        except Exception as error:  # a driver's own failure must not hide the other platforms
+            empty.append((name, f"listing its devices failed: {error}"))
+            continue
+        if not listed:
+            empty.append((name, "it lists no device"))
+        for index, cl_device in enumerate(listed):
+            found.append(DeviceInfo(f"{number}:{index}", read_facts(platform, cl_device)))
+    if probe and found:
+        with ThreadPoolExecutor(len(found)) as pool:
+            found = list(pool.map(lambda info: _probed(info, fresh), found))
+    note = drivers.register().note
+    return Survey(tuple(found), tuple(empty), (note,) if note else ())
+
+
+def _platforms() -> list[Any]:
+    """All platforms; none where the loader finds no driver."""
+    cl = drivers.opencl()
+    try:
+        return list(cl.get_platforms())
+    except cl.LogicError:
+        return []
+
+
+def _probed(info: DeviceInfo, fresh: bool = False) -> DeviceInfo:
+    if info.works is not None:
+        return info
+    facts = info.facts
+    subject = probe.Subject(
+        facts.platform_name, facts.platform_version, int(info.key.split(":")[1]), facts.name, facts.driver_version
+    )
+    found = probe.verdict(subject, fresh=fresh)
+    return replace(info, works=found.works, reason=found.reason)
+
+
+def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
+    """Ask a PyOpenCL device for its facts; a query that fails gets the least that OpenCL allows."""
+
+    def ask(name: str, otherwise: Any) -> Any:
+        try:
+            return getattr(cl_device, name)
+        except Exception:  # broken drivers fail single queries; the probe decides whether the device works
+            return otherwise
+
+    kind = _kind(int(ask("type", 0)))
+    name, vendor = str(ask("name", "unnamed")).strip(), str(ask("vendor", "")).strip()
+    lanes = max(1, int(ask("native_vector_width_float", 1)))
+    values = tuning.device_values(
+        tuning.Traits(kind, vendor, platform.name.strip(), name, lanes), settings.get("CLCONV_BLOCK")
+    )
+    return DeviceFacts(
+        name=name,
+        vendor=vendor,
+        platform_name=platform.name.strip(),
+        platform_version=platform.version.strip(),
+        driver_version=str(ask("driver_version", "")).strip(),
+        kind=kind,
+        integrated=bool(ask("host_unified_memory", kind == "cpu")),
+        compute_units=int(ask("max_compute_units", 1)),
+        lanes=lanes,
+        block=values["block"],
+        accumulators=values["accumulators"],
+        rank=values["rank"],
+        simulator=bool(values["simulator"]),
+        max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
+        global_bytes=int(ask("global_mem_size", 1 << 27)),
+        local_bytes=int(ask("local_mem_size", 1 << 15)),
+        has_local=int(ask("local_mem_type", 2)) == 1,
+        max_work_group=int(ask("max_work_group_size", 1)),
+        base_align_bytes=max(1, int(ask("mem_base_addr_align", 1024)) // 8),
+        extensions=frozenset(str(ask("extensions", "")).split()),
+    )
+
+
+def _kind(bits: int) -> str:
+    """OpenCL's device type bits as a word; a simulator sets several, of which CPU says most."""
+    return "cpu" if bits & 2 else "gpu" if bits & 4 else "accelerator" if bits & 8 else "cpu"
+
+
+def preference(info: DeviceInfo) -> tuple[int, int, int]:
+    """Sort key: discrete GPU, integrated GPU, accelerator, CPU; then the rank; then the larger device."""
+    facts = info.facts
+    kind = KINDS.index(facts.kind) + (1 if facts.kind != "gpu" or facts.integrated else 0)
+    return kind, facts.rank, -facts.compute_units
+
+
+def choose(name: str | None = None) -> Device:
+    """The device to use.
+
+    Args:
+        name: part of "platform version device" in any case, or "platform:device" as `clconv devices`
+            lists them; None takes CLCONV_DEVICE, else the first that works of discrete GPUs, integrated
+            GPUs, accelerators and CPUs.
+
+    Raises:
+        NoDeviceError: no platform, no device that works, or the one that was named does not.
+        DeviceChoiceError: the name fits no device, or several.
+        StateError: this process was forked after a device had been used.
+    """
+    with _opened_lock:
+        for device in _opened.values():
+            device.check_alive()
+    wanted = name or settings.get("CLCONV_DEVICE")
+    return open_device(pick(survey(probe=False), wanted))
+
+
+def open_device(info: DeviceInfo) -> Device:
+    """The process's one `Device` for a listed device."""
+    with _opened_lock:
+        device = _opened.get(info.key)
+        if device is None or device.facts != info.facts:
+            platform, index = (int(part) for part in info.key.split(":"))
+            device = Device(info.key, info.facts, _platforms()[platform].get_devices()[index])
+            _opened[info.key] = device
+        return device
+
+
+def pick(found: Survey, wanted: str | None) -> DeviceInfo:
+    """The device that `wanted` names, or the most preferred that works; probes no more than it must."""
+    if not found.devices:
+        raise NoDeviceError(_none_listed(found))
+    if wanted:
+        return _named(found, wanted)
+    refused = []
+    for info in sorted(found.devices, key=preference):
+        if info.facts.simulator:
+            refused.append(replace(info, works=False, reason="a simulator; it is used only when named"))
+            continue
+        probed = _probed(info)
+        if probed.works:
+            return probed
+        refused.append(probed)
+    raise NoDeviceError(_none_works(refused, found))
+
+
+def _named(found: Survey, wanted: str) -> DeviceInfo:
+    wanted = wanted.strip()
+    if re.fullmatch(r"\d+:\d+", wanted):
+        matches = [info for info in found.devices if info.key == wanted]
+    else:
+        matches = [info for info in found.devices if wanted.lower() in info.text()]
+    if not matches:
+        listed = "; ".join(info.label() for info in found.devices)
+        raise DeviceChoiceError(f"device: no device is called {wanted!r}; there are: {listed}")
+    matches = [_probed(info) for info in matches]
+    working = [info for info in matches if info.works]
+    if len(working) == 1:
+        return working[0]
+    if not working:
+        listed = "; ".join(f"{info.label()} ({info.reason})" for info in matches)
+        raise NoDeviceError(f"device: {wanted!r} does not work: {listed}; `clconv devices` lists what does")
+    listed = "; ".join(info.label() for info in working)
+    raise DeviceChoiceError(
+        f"device: {wanted!r} fits {len(working)} devices: {listed}; name one by its key, as {working[0].key!r}"
+    )
+
+
+def _none_listed(found: Survey) -> str:
+    lines = [f"    {name}: {reason}" for name, reason in found.empty] + [f"    {note}" for note in found.notes]
+    if not found.empty:
+        return "\n".join(["device: no OpenCL platform was found", *lines, f"    {INSTALL_HINT}"])
+    return "\n".join(["device: no OpenCL platform lists a device", *lines, f"    {INSTALL_HINT}"])
+
+
+def _none_works(refused: list[DeviceInfo], found: Survey) -> str:
+    lines = [f"    {info.label()}: {info.reason}" for info in refused]
+    lines += [f"    {name}: {reason}" for name, reason in found.empty] + [f"    {note}" for note in found.notes]
+    return "\n".join(["device: no OpenCL device works", *lines, f"    {INSTALL_HINT}"])

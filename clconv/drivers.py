@@ -1,0 +1,228 @@
+"""Registers OpenCL drivers that are installed but unknown to the loader, then imports PyOpenCL.
+
+The loader finds drivers through .icd files, one line each: the path or the name of a library. Drivers
+from the package index and in containers often come without a usable one. Before the loader first looks,
+a private folder is made that holds the system's own .icd files and one for every known driver that none
+of them names; OCL_ICD_VENDORS points to it. Nothing is changed when nothing is missing.
+
+Everything in clconv reaches PyOpenCL through `opencl()`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from . import settings
+
+SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
+LIBRARY_FOLDERS = (
+    "/usr/local/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/nvidia/lib64",
+    "/usr/local/nvidia/lib",
+    "/usr/local/cuda/compat",
+    "/usr/lib/wsl/lib",
+    "/opt/rocm/lib",
+    "/opt/rocm/opencl/lib",
+    "/opt/amdgpu-pro/lib/x86_64-linux-gnu",
+)
+
+
+@dataclass(frozen=True)
+class KnownDriver:
+    """A driver that is often installed without being registered.
+
+    `library` is the file's name up to its version, `platform` what its platform calls itself, and
+    `distribution` the package of the package index that brings it, where there is one.
+    """
+
+    library: str
+    platform: str
+    distribution: str | None = None
+
+
+KNOWN_DRIVERS = (
+    KnownDriver("libintelocl.so", "Intel(R) OpenCL", "intel-opencl-rt"),
+    KnownDriver("libnvidia-opencl.so.1", "NVIDIA CUDA"),
+    KnownDriver("libamdocl64.so", "AMD Accelerated Parallel Processing"),
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What `register` did: the drivers it added, and why a driver may be missing all the same."""
+
+    added: tuple[KnownDriver, ...] = ()
+    folder: Path | None = None
+    note: str = ""
+
+
+_done: Registration | None = None
+
+
+def opencl() -> ModuleType:
+    """PyOpenCL, imported after the drivers are registered."""
+    register()
+    return importlib.import_module("pyopencl")
+
+
+def register() -> Registration:
+    """Register the known drivers, once per process; `opencl()` calls it."""
+    global _done
+    if _done is None:
+        early = "pyopencl" in sys.modules
+        base = _base_folder()
+        added = _unregistered(base) if base is not None else {}
+        folder = None
+        if base is not None and added:
+            folder = _private_folder(_entries(base, added))
+            os.environ["OCL_ICD_VENDORS"] = str(folder)
+        _done = Registration(tuple(added), folder, _late_note(added) if early else "")
+    return _done
+
+
+def _late_note(added: dict[KnownDriver, Path]) -> str:
+    """A sentence when the loader had already looked for drivers before the folder was made, else ""."""
+    if not added:
+        return ""
+    names = {platform.name for platform in sys.modules["pyopencl"].get_platforms()}
+    missing = [driver.library for driver in added if driver.platform not in names]
+    if not missing:
+        return ""
+    return (
+        f"drivers: {', '.join(missing)} is installed but PyOpenCL had been used before clconv could register it; "
+        "import clconv first, or call clconv.devices() before PyOpenCL"
+    )
+
+
+def _base_folder() -> Path | None:
+    """The folder of .icd files that the loader would read; None where one driver was chosen by name."""
+    chosen = os.environ.get("OCL_ICD_VENDORS") or os.environ.get("OPENCL_VENDOR_PATH")
+    if not chosen:
+        return SYSTEM_VENDORS if sys.platform.startswith("linux") else None
+    return Path(chosen) if Path(chosen).is_dir() else None
+
+
+def _icd_files(base: Path) -> dict[str, str]:
+    """Name -> library of every readable .icd file in a folder."""
+    found = {}
+    for path in sorted(base.glob("*.icd")):
+        try:
+            found[path.name] = path.read_text(errors="replace").strip()
+        except OSError:
+            continue
+    return found
+
+
+def _entries(base: Path, added: dict[KnownDriver, Path]) -> dict[str, str]:
+    """The private folder's files: those of `base`, and one for each added driver."""
+    entries = _icd_files(base)
+    for driver, path in added.items():
+        entries[f"clconv-{driver.library.split('.')[0]}.icd"] = str(path)
+    return entries
+
+
+def _unregistered(base: Path) -> dict[KnownDriver, Path]:
+    """The known drivers that are installed here and named by no .icd file that works."""
+    folders = _library_folders()
+    named = list(_icd_files(base).values())
+    named += os.environ.get("OCL_ICD_FILENAMES", "").split(os.pathsep)
+    registered = [found for found in (_resolve(name, folders) for name in named if name) if found]
+    result = {}
+    for driver in KNOWN_DRIVERS:
+        stem = driver.library.split(".so")[0]
+        if any(path.name.split(".so")[0] == stem for path in registered):
+            continue
+        path = _wheel_library(driver) or _resolve(driver.library, folders)
+        if path is not None:
+            result[driver] = path
+    return result
+
+
+def _resolve(name: str, folders: list[Path]) -> Path | None:
+    """The file that a line of an .icd file names, or None if there is none."""
+    if os.path.isabs(name):
+        return Path(name) if Path(name).is_file() else None
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _library_folders() -> list[Path]:
+    """Where the dynamic linker looks, and the usual places of drivers besides."""
+    listed = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    for path in sorted(Path("/etc/ld.so.conf.d").glob("*.conf")):
+        try:
+            listed += [line.strip() for line in path.read_text(errors="replace").splitlines()]
+        except OSError:
+            continue
+    listed += [*LIBRARY_FOLDERS, os.path.join(sys.prefix, "lib")]
+    return [Path(folder) for folder in dict.fromkeys(listed) if folder.startswith("/")]
+
+
+def _wheel_library(driver: KnownDriver) -> Path | None:
+    """The library inside an installed wheel; its own .icd file may hold a placeholder path."""
+    if driver.distribution is None:
+        return None
+    try:
+        files = importlib.metadata.files(driver.distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name == driver.library:
+            path = Path(os.path.realpath(str(file.locate())))
+            return path if path.is_file() else None
+    return None
+
+
+def _private_folder(entries: dict[str, str]) -> Path:
+    """A folder that holds exactly `entries`, named by their content and made atomically."""
+    text = "\n".join(f"{name}\t{entries[name]}" for name in sorted(entries))
+    folder = settings.cache_folder() / "icd" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if _icd_files(folder) == entries:
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+        _fill(fresh, entries)
+        try:
+            fresh.rename(folder)
+        except OSError:  # another process made it meanwhile, or somebody damaged it
+            if _icd_files(folder) == entries:
+                shutil.rmtree(fresh, ignore_errors=True)
+                return folder
+            return _until_exit(fresh)
+        return folder
+    except OSError:  # the cache folder cannot be written
+        fresh = Path(tempfile.mkdtemp(prefix="clconv-icd-"))
+        _fill(fresh, entries)
+        return _until_exit(fresh)
+
+
+def _fill(folder: Path, entries: dict[str, str]) -> None:
+    for name, library in entries.items():
+        (folder / name).write_text(library + "\n")
+    folder.chmod(0o755)
+
+
+def _until_exit(folder: Path) -> Path:
+    """`folder`, removed when this process (not a forked child) ends."""
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder

@@ -1,0 +1,93 @@
+"""Parameters as data: what differs between devices is a row here, never an `if` in code.
+
+A table is a list of rows from general to special: kind of device, then vendor, then architecture, then
+device. Every row that fits is applied in turn, so each level has the default of the level above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What rows are matched against. `lanes` is the native vector width in float32 values."""
+
+    kind: str
+    vendor: str = ""
+    platform: str = ""
+    device: str = ""
+    lanes: int = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """Values for the devices that fit: substrings of names, case-insensitive; "" fits all."""
+
+    values: dict[str, int] = field(default_factory=dict)
+    kind: str = ""
+    vendor: str = ""
+    platform: str = ""
+    device: str = ""
+    least_lanes: int = 0
+
+    def fits(self, traits: Traits) -> bool:
+        """Whether the row applies to a device."""
+        return (
+            self.kind in ("", traits.kind)
+            and self.vendor.lower() in traits.vendor.lower()
+            and self.platform.lower() in traits.platform.lower()
+            and self.device.lower() in traits.device.lower()
+            and traits.lanes >= self.least_lanes
+        )
+
+
+# block        channels per block of the layout
+# rank         among devices of one kind the lowest is preferred
+# simulator    1: never chosen unless named
+DEVICE_ROWS = (
+    Row({"block": 4, "rank": 50, "simulator": 0}),
+    Row({"block": 8}, kind="cpu"),
+    Row({"block": 16}, kind="cpu", least_lanes=16),
+    Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
+    Row({"rank": 10}, kind="cpu", platform="portable computing language"),
+    Row({"rank": 60}, kind="gpu", platform="portable computing language"),
+    Row({"rank": 80}, platform="clover"),
+    Row({"rank": 70}, platform="rusticl"),
+    Row({"rank": 90}, device="llvmpipe"),
+    Row({"rank": 100, "simulator": 1}, platform="oclgrind"),
+)
+
+# accumulators: vectors of one block that a work-item may hold as its register tile, by kind and block.
+# 28 of AVX-512's 32 registers, 12 of AVX2's 16: the rest hold two weights and a broadcast input.
+ACCUMULATORS = {("cpu", 16): 28, ("cpu", 8): 12, ("cpu", 4): 12, ("cpu", 1): 12}
+ACCUMULATORS_ELSE = 16
+
+BLOCKS = (16, 8, 4, 1)
+
+
+def lookup(rows: Iterable[Row], traits: Traits) -> dict[str, int]:
+    """The values of a table for one device."""
+    values: dict[str, int] = {}
+    for row in rows:
+        if row.fits(traits):
+            values.update(row.values)
+    return values
+
+
+def device_values(traits: Traits, block: str | None = None) -> dict[str, int]:
+    """block, accumulators, rank and simulator of a device; `block` overrides the first, as text.
+
+    Raises:
+        ArgumentError: `block` is not one of 16, 8, 4 and 1.
+    """
+    values = lookup(DEVICE_ROWS, traits)
+    if block is not None:
+        if block not in {str(b) for b in BLOCKS}:
+            raise ArgumentError(f"CLCONV_BLOCK: {block!r} is no channel block size; 16, 8, 4 or 1 would fit")
+        values["block"] = int(block)
+    values["accumulators"] = ACCUMULATORS.get((traits.kind, values["block"]), ACCUMULATORS_ELSE)
+    return values

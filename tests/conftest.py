@@ -1,0 +1,70 @@
+"""Fixtures: every working device in turn, and the folder of real data.
+
+`device` runs a test once per working device. Oclgrind takes part when the tests run under it
+(`oclgrind python -m pytest`). CLCONV_REQUIRE_DRIVERS=3 makes fewer than three working drivers a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("RUSTICL_ENABLE", "llvmpipe")  # read by Mesa when the loader first looks for drivers
+UNDER_OCLGRIND = "oclgrind" in os.environ.get("LD_PRELOAD", "")
+if UNDER_OCLGRIND:
+    os.environ.setdefault("CLCONV_DEVICE", "oclgrind")
+
+import pytest  # noqa: E402
+
+from clconv import device as devices_module  # noqa: E402
+from clconv.device import Device, DeviceInfo  # noqa: E402
+
+
+def working() -> list[DeviceInfo]:
+    """The devices that tests run on, or none where the loader finds none."""
+    return [info for info in devices_module.devices() if info.works]
+
+
+def _name(info: DeviceInfo) -> str:
+    """A short, stable test id: the platform's first word, with the key where two devices share it."""
+    return info.facts.platform_name.split("(")[0].split(" ")[0].lower()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_data: needs the folder that CLCONV_TEST_DATA names")
+    config.stash[DEVICES] = working()
+    required = int(os.environ.get("CLCONV_REQUIRE_DRIVERS") or 0)
+    if len(config.stash[DEVICES]) < required:
+        listed = "; ".join(f"{i.label()}: {'works' if i.works else i.reason}" for i in devices_module.devices())
+        raise pytest.UsageError(
+            f"CLCONV_REQUIRE_DRIVERS asks for {required} working drivers, "
+            f"{len(config.stash[DEVICES])} work: {listed or 'no device is listed'}"
+        )
+
+
+DEVICES = pytest.StashKey[list[DeviceInfo]]()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "device" in metafunc.fixturenames:
+        found = metafunc.config.stash[DEVICES]
+        names = [_name(info) for info in found]
+        ids = [n if names.count(n) == 1 else f"{n}-{info.key}" for n, info in zip(names, found, strict=True)]
+        metafunc.parametrize("device", found, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Device:
+    """Each working device in turn."""
+    return devices_module.open_device(request.param)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data sets and models; skips where CLCONV_TEST_DATA does not name one."""
+    name = os.environ.get("CLCONV_TEST_DATA")
+    if not name:
+        pytest.skip("CLCONV_TEST_DATA is not set; it names the folder with real data sets and models")
+    folder = Path(name)
+    assert folder.is_dir(), f"CLCONV_TEST_DATA names {name}, which is no folder"
+    return folder
