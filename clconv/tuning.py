@@ -45,11 +45,12 @@ class Row:
         )
 
 
-# block        channels per block of the layout
-# rank         among devices of one kind the lowest is preferred
-# simulator    1: never chosen unless named
+# block          channels per block of the layout
+# rank           among devices of one kind the lowest is preferred
+# simulator      1: never chosen unless named
+# build_threads  programs that its compiler may build at once; 0: as many as there are processors
 DEVICE_ROWS = (
-    Row({"block": 4, "rank": 50, "simulator": 0}),
+    Row({"block": 4, "rank": 50, "simulator": 0, "build_threads": 0}),
     Row({"block": 8}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
@@ -58,7 +59,7 @@ DEVICE_ROWS = (
     Row({"rank": 80}, platform="clover"),
     Row({"rank": 70}, platform="rusticl"),
     Row({"rank": 90}, device="llvmpipe"),
-    Row({"rank": 100, "simulator": 1}, platform="oclgrind"),
+    Row({"rank": 100, "simulator": 1, "build_threads": 1}, platform="oclgrind"),
 )
 
 # accumulators: vectors of one block that a work-item may hold as its register tile, by kind and block.
@@ -79,7 +80,7 @@ def lookup(rows: Iterable[Row], traits: Traits) -> dict[str, int]:
 
 
 def device_values(traits: Traits, block: str | None = None) -> dict[str, int]:
-    """block, accumulators, rank and simulator of a device; `block` overrides the first, as text.
+    """The values of DEVICE_ROWS and accumulators for a device; `block` overrides the first, as text.
 
     Raises:
         ArgumentError: `block` is not one of 16, 8, 4 and 1.

@@ -1,0 +1,240 @@
+"""Builds OpenCL programs from cl/ and caches them.
+
+    source("conv_direct.cl")            the text the compiler gets, includes inlined
+    build_programs(device, keys)        programs, built in parallel, from the cache where possible
+
+A program's binary is cached by source, options, device, driver and version of clconv. An entry that does
+not load is built again; a folder that cannot be written costs time, never correctness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.resources
+import os
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import drivers, settings
+from .device import Device
+from .errors import BuildError, status_name
+from .probe import write_atomically
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+    import pyopencl
+
+CACHE_LIMIT_BYTES = 256 << 20
+MAGIC = b"clconv program 1\n"  # a cache entry: this, SHA-256 of the rest (32 bytes), the device's binary
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[ \t]*$', re.MULTILINE)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ProgramKey:
+    """What distinguishes one program: a file of cl/ and its definitions, sorted by name."""
+
+    file: str
+    defines: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, file: str, defines: Mapping[str, object] | None = None) -> ProgramKey:
+        """A key from a mapping; values are written as `str` writes them."""
+        return cls(file, tuple(sorted((name, str(value)) for name, value in (defines or {}).items())))
+
+    def __str__(self) -> str:
+        return " ".join([self.file, *(f"{name}={value}" for name, value in self.defines)])
+
+
+@cache
+def folder() -> Traversable:
+    """The kernel sources: the package clconv._cl, or the folder cl/ beside clconv/ in a source tree."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.resources.files("clconv._cl")
+    beside = importlib.resources.files("clconv").joinpath("..", "cl")
+    assert beside.is_dir(), "the kernel sources are neither in clconv._cl nor beside clconv/"
+    return beside
+
+
+@cache
+def source(file: str) -> str:
+    """A kernel file with its includes inlined once each and every line attributed to its own file."""
+    return "".join(_inlined(file, set()))
+
+
+def _inlined(file: str, seen: set[str]) -> Iterable[str]:
+    seen.add(file)
+    text = folder().joinpath(file).read_text(encoding="utf-8")
+    yield f'#line 1 "cl/{file}"\n'
+    position = 0
+    for match in INCLUDE.finditer(text):
+        yield text[position : match.start()]
+        if match[1] not in seen:
+            yield from _inlined(match[1], seen)
+        position = match.end() + 1
+        yield f'#line {text.count(chr(10), 0, match.end()) + 2} "cl/{file}"\n'
+    yield text[position:].rstrip("\n") + "\n"
+
+
+def options(device: Device, key: ProgramKey) -> tuple[str, ...]:
+    """The compiler's options for a program on a device."""
+    assert not any(re.search(r"\s", name + value) for name, value in key.defines), key
+    return ("-cl-std=CL1.2", f"-DB={device.facts.block}", *(f"-D{name}={value}" for name, value in key.defines))
+
+
+_built: weakref.WeakKeyDictionary[Device, dict[ProgramKey, pyopencl.Program]] = weakref.WeakKeyDictionary()
+_built_lock = threading.Lock()
+
+
+def build_programs(
+    device: Device, keys: Iterable[ProgramKey], progress: Progress | None = None
+) -> dict[ProgramKey, pyopencl.Program]:
+    """Programs for a device, built in parallel by threads.
+
+    Args:
+        device: what to build for.
+        keys: which programs; repetitions are built once.
+        progress: called with (done, total) after each one that was not already there.
+
+    Raises:
+        BuildError: a program does not compile; `log` holds what the compiler said.
+    """
+    device.check_alive()
+    wanted = list(dict.fromkeys(keys))
+    with _built_lock:
+        there = _built.setdefault(device, {})
+        missing = [key for key in wanted if key not in there]
+    if missing:
+        with ThreadPoolExecutor(min(len(missing), device.facts.build_threads or os.cpu_count() or 1)) as pool:
+            futures = {pool.submit(_build, device, key): key for key in missing}
+            for done, future in enumerate(as_completed(futures), start=1):
+                if error := future.exception():
+                    pool.shutdown(cancel_futures=True)
+                    raise error
+                with _built_lock:
+                    there.setdefault(futures[future], future.result())
+                if progress is not None:
+                    progress(done, len(missing))
+        _trim(_folder())
+    return {key: there[key] for key in wanted}
+
+
+def _build(device: Device, key: ProgramKey) -> pyopencl.Program:
+    """One program, from its cached binary or else from source; the binary is then cached."""
+    text, arguments = source(key.file), options(device, key)
+    entry = _folder() / _digest(device, text, arguments)
+    binary = _load(entry)
+    if binary is not None:
+        program = _from_binary(device, binary, arguments)
+        if program is not None:
+            return program
+        with contextlib.suppress(OSError):
+            entry.unlink()
+    program = _from_source(device, key, text, arguments)
+    _store(entry, program)
+    return program
+
+
+def _digest(device: Device, text: str, arguments: tuple[str, ...]) -> str:
+    facts = device.facts
+    parts = (
+        text, *arguments, facts.name, facts.driver_version, facts.platform_name, facts.platform_version, _version(),
+    )  # fmt: skip
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@cache
+def _version() -> str:
+    """clconv's version; a source tree that is not installed has none."""
+    try:
+        return importlib.metadata.version("clconv")
+    except importlib.metadata.PackageNotFoundError:
+        return "source tree"
+
+
+def _from_source(device: Device, key: ProgramKey, text: str, arguments: tuple[str, ...]) -> pyopencl.Program:
+    cl = drivers.opencl()
+    # PyOpenCL's inner program class: its outer one would add its own cache, options and warnings
+    raw = cl._cl._Program(device.context, text)
+    try:
+        raw._build(" ".join(arguments).encode(), [device.cl_device])
+    except cl.Error as error:
+        try:
+            log = str(raw.get_build_info(device.cl_device, cl.program_build_info.LOG)).strip("\n\0")
+        except cl.Error:
+            log = "the driver gives no log"
+        raise BuildError(
+            f"program {key.file}: it does not compile for device {device.key} ({device.facts.platform_name}: "
+            f"{device.facts.name}) with {' '.join(arguments)}: {status_name(error.code)}",
+            log,
+        ) from error
+    return cl.Program(raw)
+
+
+def _from_binary(device: Device, binary: bytes, arguments: tuple[str, ...]) -> pyopencl.Program | None:
+    """A program from its binary, or None where the driver does not take it."""
+    cl = drivers.opencl()
+    try:
+        raw = cl._cl._Program(device.context, [device.cl_device], [binary])
+        raw._build(" ".join(arguments).encode(), [device.cl_device])
+    except cl.Error:
+        return None
+    return cl.Program(raw)
+
+
+def _folder() -> Path:
+    return settings.cache_folder() / "programs"
+
+
+def _load(entry: Path) -> bytes | None:
+    """The binary in a cache entry; None where there is none or it is damaged: drivers crash on such."""
+    try:
+        content = entry.read_bytes()
+    except OSError:
+        return None
+    start = len(MAGIC) + 32
+    if not content.startswith(MAGIC) or hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(entry)  # the least recently used go first when the folder is trimmed
+    return content[start:]
+
+
+def _store(entry: Path, program: Any) -> None:
+    """Cache a program's binary, where the driver hands one out and the folder can be written."""
+    cl = drivers.opencl()
+    try:
+        (binary,) = program.get_info(cl.program_info.BINARIES)
+    except (cl.Error, ValueError):
+        return
+    if binary:
+        with contextlib.suppress(OSError):
+            write_atomically(entry, MAGIC + hashlib.sha256(binary).digest() + binary)
+
+
+def _trim(folder: Path, limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
+    """Remove the least recently used entries until the folder holds at most `limit_bytes`."""
+    entries = []
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                entries.append((state.st_mtime, state.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries, key=lambda item: item[0]):
+        if total <= limit_bytes:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
