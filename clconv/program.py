@@ -62,7 +62,7 @@ def folder() -> Traversable:
     """The kernel sources: the package clconv._cl, or the folder cl/ beside clconv/ in a source tree."""
     with contextlib.suppress(ModuleNotFoundError):
         return importlib.resources.files("clconv._cl")
-    beside = importlib.resources.files("clconv").joinpath("..", "cl")
+    beside = Path(__file__).resolve().parent.parent / "cl"
     assert beside.is_dir(), "the kernel sources are neither in clconv._cl nor beside clconv/"
     return beside
 
