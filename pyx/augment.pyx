@@ -2,9 +2,8 @@
 """Random crop, flip and colour jitter of uint8 images, fused with the step to float32 NCHW.
 
 Every random number is a pure function of (seed, epoch, index of the image, draw): Philox4x32-10 with the seed
-as key (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). So a batch has the same bits in
-any order, in any thread, and in a run that was resumed in mid-epoch. Everything below the Python functions
-runs without the GIL.
+as key (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A batch has the same bits in
+any order, in any thread, and in a run that was resumed in mid-epoch. The loops run without the GIL.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

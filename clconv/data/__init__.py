@@ -1,9 +1,14 @@
 """Data sets, batches, augmentation.
 
-open_dataset finds out what a path holds; a Loader turns a Dataset into batches.
+`open_dataset` finds out what a path holds; a `Loader` turns a `Dataset` into batches for training.
 """
 
-from clconv.data.dataset import ArrayDataset, Dataset, Subset, split
+from clconv.data.cifar import Cifar10Dataset
+from clconv.data.dataset import ArrayDataset, Dataset, Subset, check_labels, split
+from clconv.data.detect import open_dataset
+from clconv.data.folder import ImageFolder, split_folders
+from clconv.data.idx import IdxDataset, mnist, read_idx
+from clconv.data.image import read_image
 from clconv.data.loader import Batch, Loader
 from clconv.data.transform import Augmentation, Normalization
 
@@ -11,9 +16,18 @@ __all__ = [
     "ArrayDataset",
     "Augmentation",
     "Batch",
+    "Cifar10Dataset",
     "Dataset",
+    "IdxDataset",
+    "ImageFolder",
     "Loader",
     "Normalization",
     "Subset",
+    "check_labels",
+    "mnist",
+    "open_dataset",
+    "read_idx",
+    "read_image",
     "split",
+    "split_folders",
 ]
