@@ -138,8 +138,9 @@ class Device:
         """
         if os.getpid() != self.pid:
             raise StateError(
-                f"device {self.key} ({self.facts.name}): forked after first use: process {os.getpid()} inherited it "
-                f'from {self.pid}; start workers with multiprocessing.get_context("spawn"), or before the first use'
+                f"device {self.key} ({self.facts.name}): forked after first use: process {os.getpid()} "
+                f"inherited it from {self.pid}; start workers before the first use, or with "
+                'multiprocessing.get_context("spawn")'
             )
 
 
@@ -152,7 +153,7 @@ class Survey:
     notes: tuple[str, ...] = ()
 
 
-_opened: dict[str, Device] = {}
+_opened: dict[tuple[str, int], Device] = {}  # by key and channel block
 _opened_lock = threading.Lock()
 
 
@@ -200,9 +201,9 @@ def _platforms() -> list[Any]:
 def _probed(info: DeviceInfo, fresh: bool = False) -> DeviceInfo:
     if info.works is not None:
         return info
-    facts = info.facts
+    facts, index = info.facts, int(info.key.split(":")[1])
     subject = probe.Subject(
-        facts.platform_name, facts.platform_version, int(info.key.split(":")[1]), facts.name, facts.driver_version
+        facts.platform_name, facts.platform_version, index, facts.name, facts.driver_version
     )
     found = probe.verdict(subject, fresh=fresh)
     return replace(info, works=found.works, reason=found.reason)
@@ -283,18 +284,20 @@ def choose(name: str | None = None) -> Device:
 def open_device(info: DeviceInfo) -> Device:
     """The process's one `Device` for a listed device."""
     with _opened_lock:
-        device = _opened.get(info.key)
-        if device is None or device.facts != info.facts:
+        device = _opened.get((info.key, info.facts.block))
+        if device is None:
             platform, index = (int(part) for part in info.key.split(":"))
             device = Device(info.key, info.facts, _platforms()[platform].get_devices()[index])
-            _opened[info.key] = device
+            _opened[info.key, info.facts.block] = device
+        device.check_alive()
         return device
 
 
 def pick(found: Survey, wanted: str | None) -> DeviceInfo:
     """The device that `wanted` names, or the most preferred that works; probes no more than it must."""
     if not found.devices:
-        raise NoDeviceError(_none_listed(found))
+        what = "no OpenCL platform lists a device" if found.empty else "no OpenCL platform was found"
+        raise NoDeviceError(_nothing(what, [], found))
     if wanted:
         return _named(found, wanted)
     refused = []
@@ -306,7 +309,7 @@ def pick(found: Survey, wanted: str | None) -> DeviceInfo:
         if probed.works:
             return probed
         refused.append(probed)
-    raise NoDeviceError(_none_works(refused, found))
+    raise NoDeviceError(_nothing("no OpenCL device works", refused, found))
 
 
 def _named(found: Survey, wanted: str) -> DeviceInfo:
@@ -327,18 +330,12 @@ def _named(found: Survey, wanted: str) -> DeviceInfo:
         raise NoDeviceError(f"device: {wanted!r} does not work: {listed}; `clconv devices` lists what does")
     listed = "; ".join(info.label() for info in working)
     raise DeviceChoiceError(
-        f"device: {wanted!r} fits {len(working)} devices: {listed}; name one by its key, as {working[0].key!r}"
+        f"device: {wanted!r} fits {len(working)} devices: {listed}; name one by its key, as {working[0].key}"
     )
 
 
-def _none_listed(found: Survey) -> str:
-    lines = [f"    {name}: {reason}" for name, reason in found.empty] + [f"    {note}" for note in found.notes]
-    if not found.empty:
-        return "\n".join(["device: no OpenCL platform was found", *lines, f"    {INSTALL_HINT}"])
-    return "\n".join(["device: no OpenCL platform lists a device", *lines, f"    {INSTALL_HINT}"])
-
-
-def _none_works(refused: list[DeviceInfo], found: Survey) -> str:
-    lines = [f"    {info.label()}: {info.reason}" for info in refused]
-    lines += [f"    {name}: {reason}" for name, reason in found.empty] + [f"    {note}" for note in found.notes]
-    return "\n".join(["device: no OpenCL device works", *lines, f"    {INSTALL_HINT}"])
+def _nothing(what: str, refused: list[DeviceInfo], found: Survey) -> str:
+    """An error's text: what is missing, each device and platform with its reason, and what would help."""
+    lines = [f"{info.label()}: {info.reason}" for info in refused]
+    lines += [f"{name}: {reason}" for name, reason in found.empty]
+    return "\n    ".join([f"device: {what}", *lines, *found.notes, INSTALL_HINT])

@@ -90,7 +90,11 @@ def register() -> Registration:
         if base is not None and added:
             folder = _private_folder(_entries(base, added))
             os.environ["OCL_ICD_VENDORS"] = str(folder)
-        _done = Registration(tuple(added), folder, _late_note(added) if early else "")
+        if base is None and (chosen := _chosen()):
+            note = f"drivers: OCL_ICD_VENDORS restricts the loader to {chosen}; unset it to find more"
+        else:
+            note = _late_note(added) if early else ""
+        _done = Registration(tuple(added), folder, note)
     return _done
 
 
@@ -103,14 +107,19 @@ def _late_note(added: dict[KnownDriver, Path]) -> str:
     if not missing:
         return ""
     return (
-        f"drivers: {', '.join(missing)} is installed but PyOpenCL had been used before clconv could register it; "
-        "import clconv first, or call clconv.devices() before PyOpenCL"
+        f"drivers: {', '.join(missing)} is installed, but PyOpenCL had been used before clconv could "
+        "register it; call clconv.devices() before the first use of PyOpenCL"
     )
+
+
+def _chosen() -> str | None:
+    """Where the user told the loader to look: a folder, an .icd file or a library."""
+    return os.environ.get("OCL_ICD_VENDORS") or os.environ.get("OPENCL_VENDOR_PATH") or None
 
 
 def _base_folder() -> Path | None:
     """The folder of .icd files that the loader would read; None where one driver was chosen by name."""
-    chosen = os.environ.get("OCL_ICD_VENDORS") or os.environ.get("OPENCL_VENDOR_PATH")
+    chosen = _chosen()
     if not chosen:
         return SYSTEM_VENDORS if sys.platform.startswith("linux") else None
     return Path(chosen) if Path(chosen).is_dir() else None

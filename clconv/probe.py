@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from .errors import ArgumentError
 
 RETRY_S = 24 * 3600.0
 DEFAULT_LIMIT_S = 60.0
+_file_lock = threading.Lock()
 
 # Runs as `python -c`: the child needs PyOpenCL only. Platforms are found by name, because the child's
 # list may be longer than a parent's whose loader had looked before every driver was registered.
@@ -190,9 +192,9 @@ def _cached(subject: Subject) -> Verdict | None:
 
 def _remember(subject: Subject, found: Verdict) -> None:
     """Keep a verdict; a cache folder that cannot be written costs a probe in every process, no more."""
-    verdicts = _read()
-    verdicts[subject.key] = {"works": found.works, "reason": found.reason, "time": time.time()}
-    with contextlib.suppress(OSError):
+    with _file_lock, contextlib.suppress(OSError):
+        verdicts = _read()
+        verdicts[subject.key] = {"works": found.works, "reason": found.reason, "time": time.time()}
         write_atomically(_file(), json.dumps(verdicts, indent=1).encode())
 
 

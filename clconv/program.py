@@ -90,7 +90,8 @@ def _inlined(file: str, seen: set[str]) -> Iterable[str]:
 def options(device: Device, key: ProgramKey) -> tuple[str, ...]:
     """The compiler's options for a program on a device."""
     assert not any(re.search(r"\s", name + value) for name, value in key.defines), key
-    return ("-cl-std=CL1.2", f"-DB={device.facts.block}", *(f"-D{name}={value}" for name, value in key.defines))
+    defines = (("B", str(device.facts.block)), *key.defines)
+    return ("-cl-std=CL1.2", *(f"-D{name}={value}" for name, value in defines))
 
 
 _built: weakref.WeakKeyDictionary[Device, dict[ProgramKey, pyopencl.Program]] = weakref.WeakKeyDictionary()
@@ -148,9 +149,8 @@ def _build(device: Device, key: ProgramKey) -> pyopencl.Program:
 
 def _digest(device: Device, text: str, arguments: tuple[str, ...]) -> str:
     facts = device.facts
-    parts = (
-        text, *arguments, facts.name, facts.driver_version, facts.platform_name, facts.platform_version, _version(),
-    )  # fmt: skip
+    driver = (facts.name, facts.driver_version, facts.platform_name, facts.platform_version)
+    parts = (text, *arguments, *driver, _version())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -179,7 +179,8 @@ def _from_source(device: Device, key: ProgramKey, text: str, arguments: tuple[st
             f"{device.facts.name}) with {' '.join(arguments)}: {status_name(error.code)}",
             log,
         ) from error
-    return cl.Program(raw)
+    program: pyopencl.Program = cl.Program(raw)
+    return program
 
 
 def _from_binary(device: Device, binary: bytes, arguments: tuple[str, ...]) -> pyopencl.Program | None:
@@ -190,7 +191,8 @@ def _from_binary(device: Device, binary: bytes, arguments: tuple[str, ...]) -> p
         raw._build(" ".join(arguments).encode(), [device.cl_device])
     except cl.Error:
         return None
-    return cl.Program(raw)
+    program: pyopencl.Program = cl.Program(raw)
+    return program
 
 
 def _folder() -> Path:
@@ -203,12 +205,17 @@ def _load(entry: Path) -> bytes | None:
         content = entry.read_bytes()
     except OSError:
         return None
-    start = len(MAGIC) + 32
-    if not content.startswith(MAGIC) or hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
+    binary = content[len(MAGIC) + 32 :]
+    if content != _sealed(binary):
         return None
     with contextlib.suppress(OSError):
         os.utime(entry)  # the least recently used go first when the folder is trimmed
-    return content[start:]
+    return binary
+
+
+def _sealed(binary: bytes) -> bytes:
+    """A binary as a cache entry."""
+    return MAGIC + hashlib.sha256(binary).digest() + binary
 
 
 def _store(entry: Path, program: Any) -> None:
@@ -220,7 +227,7 @@ def _store(entry: Path, program: Any) -> None:
         return
     if binary:
         with contextlib.suppress(OSError):
-            write_atomically(entry, MAGIC + hashlib.sha256(binary).digest() + binary)
+            write_atomically(entry, _sealed(binary))
 
 
 def _trim(folder: Path, limit_bytes: int = CACHE_LIMIT_BYTES) -> None:

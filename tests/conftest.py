@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[DEVICES] = working()
     required = int(os.environ.get("CLCONV_REQUIRE_DRIVERS") or 0)
     if len(config.stash[DEVICES]) < required:
-        listed = "; ".join(f"{i.label()}: {'works' if i.works else i.reason}" for i in devices_module.devices())
+        listed = "; ".join(f"{i.label()}: {i.reason or 'works'}" for i in devices_module.devices())
         raise pytest.UsageError(
             f"CLCONV_REQUIRE_DRIVERS asks for {required} working drivers, "
             f"{len(config.stash[DEVICES])} work: {listed or 'no device is listed'}"
