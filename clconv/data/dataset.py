@@ -15,6 +15,7 @@ from clconv.errors import ArgumentError, DataError, ShapeError
 # Last counter words of the generator: each use of one seed has its own (see pyx/augment.pyx).
 SHUFFLE_STREAM = 0x73687566
 SPLIT_STREAM = 0x73706C74
+SAMPLE_STREAM = 0x736D706C
 
 _CHANNELS = (1, 3, 4)  # what makes an axis of uint8 images look like the channels
 

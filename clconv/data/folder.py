@@ -23,9 +23,9 @@ _THREADS = min(8, os.cpu_count() or 1)  # decoding runs without the GIL
 class ImageFolder(Dataset):
     """Images in class folders: folder/CLASS/anything.jpg. Classes are the folders' names in sorted order.
 
-    Hidden files, files without an image's suffix and folders inside class folders are ignored. When all images
-    fit in `keep_bytes` they are decoded at once and kept as uint8; otherwise each is decoded, by several
-    threads, whenever it is asked for.
+    Hidden files, files without an image's suffix and folders inside class folders are ignored. When all
+    images fit in `keep_bytes` they are decoded at once and kept as uint8; otherwise each is decoded, by
+    several threads, whenever it is asked for.
 
     Args:
         folder: the folder of class folders.
@@ -162,8 +162,8 @@ class ImageFolder(Dataset):
 def split_folders(folder: str | os.PathLike[str]) -> tuple[Path, Path | None]:
     """Where the training and the test images are: (folder/train, folder/test), or (folder, None).
 
-    "training" does for "train"; "testing", "val", "valid" and "validation" do for "test". A test folder counts
-    when it holds folders; so does a training folder.
+    "training" does for "train"; "testing", "val", "valid" and "validation" do for "test". Either counts only
+    when it holds folders.
     """
     folder = Path(folder)
     train = _first_holding_folders(folder, _TRAIN_NAMES)

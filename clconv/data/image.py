@@ -13,23 +13,8 @@ from clconv.errors import ArgumentError, DataError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB; a larger picture may be a decompression bomb
 SUFFIXES = frozenset(
-    (
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-)
+    f".{each}" for each in ("bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm")
+) | {".tif", ".tiff", ".webp"}
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clconv._core import augment
-from clconv.data.dataset import Dataset
+from clconv.data.dataset import SAMPLE_STREAM, Dataset, shuffled
 from clconv.errors import ArgumentError, ShapeError
 
 _CHUNK = 256  # images read at a time for statistics
@@ -57,13 +57,14 @@ class Normalization:
 
         Args:
             dataset: the training images.
-            sample: how many images to look at, evenly spaced; None looks at all.
+            sample: how many images to look at, chosen at random, always the same; None looks at all.
         """
         if sample is not None and sample < 1:
             raise ArgumentError(f"normalization: sample={sample}; at least 1, or None for all images")
         total = len(dataset)
         count = total if sample is None else min(sample, total)
-        picked = np.arange(count, dtype=np.int64) * total // count
+        # Not evenly spaced: files are periodic. Every sixth MNIST image is 6 % darker than the average.
+        picked = np.sort(shuffled(total, 0, 0, SAMPLE_STREAM)[:count])
         exact = dataset.dtype == np.uint8
         sums = np.zeros((2, dataset.shape[0]), np.uint64 if exact else np.float64)
         for first in range(0, count, _CHUNK):
