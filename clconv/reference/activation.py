@@ -35,7 +35,9 @@ class LeakyReLU(Layer):
     defaults: ClassVar[Attrs] = {"slope": 0.01}
 
     def settings(self, attrs: Attrs) -> dict[str, Any]:
-        return {"slope": number(super().settings(attrs)["slope"], "leakyrelu: slope", least=0)}
+        return {
+            "slope": number(super().settings(attrs)["slope"], "leakyrelu: slope", lambda v: v >= 0, ">= 0")
+        }
 
     def compute(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays) -> Array:
         return np.where(inputs[0] > 0, inputs[0], self.settings(attrs)["slope"] * inputs[0])
@@ -49,6 +51,7 @@ class ReLU6(Layer):
     """y = min(max(x, 0), 6); the gradient at 0 and at 6 is 0."""
 
     who = "relu6"
+    spread = 3
     exact = True
 
     def compute(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays) -> Array:
@@ -63,6 +66,7 @@ class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)); dx = y (1 - y) dy."""
 
     who = "sigmoid"
+    spread = 3
 
     def compute(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays) -> Array:
         below = np.exp(-np.abs(inputs[0]))  # never overflows
@@ -92,6 +96,7 @@ class Tanh(Layer):
     """y = tanh x; dx = (1 - y^2) dy."""
 
     who = "tanh"
+    spread = 3
 
     def compute(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays) -> Array:
         return np.tanh(inputs[0])
@@ -118,6 +123,7 @@ class Softmax(Layer):
     """y = exp(x) / sum of exp(x) over the channels; dx = y (dy - sum of y dy over the channels)."""
 
     who = "softmax"
+    spread = 3
 
     def products(self, attrs: Attrs, shapes: Sequence[tuple[int, ...]]) -> int:
         return shapes[0][1]
@@ -131,6 +137,21 @@ class Softmax(Layer):
         y = self.compute(attrs, inputs, params)
         return [y * (dy - (y * dy).sum(axis=1, keepdims=True))], {}
 
+    def magnitude(
+        self,
+        attrs: Attrs,
+        inputs: Sequence[Array],
+        params: Arrays,
+        state: Arrays | None = None,
+        *,
+        train: bool = False,
+        context: Context | None = None,
+    ) -> Array:
+        y = self.compute(attrs, inputs, params)
+        below = inputs[0].max(axis=1, keepdims=True) - inputs[0]  # its rounding error is a factor of exp
+        size: Array = y * (1 + below + (y * below).sum(axis=1, keepdims=True))
+        return size
+
     def gradient_magnitude(
         self,
         attrs: Attrs,
@@ -142,8 +163,10 @@ class Softmax(Layer):
         train: bool = True,
         context: Context | None = None,
     ) -> Gradients:
-        y = self.compute(attrs, inputs, params)
-        return [y * (np.abs(dy) + (y * np.abs(dy)).sum(axis=1, keepdims=True))], {}
+        y, size = self.compute(attrs, inputs, params), np.abs(dy)
+        y_size = self.magnitude(attrs, inputs, params)
+        sums = [(factor * size).sum(axis=1, keepdims=True) for factor in (y, y_size)]
+        return [y_size * (size + sums[0]) + y * sums[1]], {}
 
 
 SHAPES = [

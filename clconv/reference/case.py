@@ -56,18 +56,20 @@ class Case:
         """Seeded inputs, parameters, state and output gradient.
 
         Args:
-            whole: whole numbers -3..3, many of them equal (ties!), else normally distributed ones.
+            whole: whole numbers -3..3, many of them equal (ties!), else normally distributed ones;
+                the inputs of some layers spread further.
         """
         rng = np.random.default_rng([seed, whole])
 
-        def draw(shape: Shape) -> Array:
-            drawn = rng.integers(-3, 4, shape) if whole else rng.standard_normal(shape)
+        def draw(shape: Shape, spread: int = 1) -> Array:
+            most = 3 * spread
+            drawn = rng.integers(-most, most + 1, shape) if whole else spread * rng.standard_normal(shape)
             return drawn.astype(np.float32).astype(np.float64)
 
         shapes = self.reference.parameters(self.attrs, self.shapes)
         states = self.reference.state(self.attrs, self.shapes)
         return Values(
-            inputs=[draw(shape) for shape in self.shapes],
+            inputs=[draw(shape, self.reference.spread) for shape in self.shapes],
             params={name: draw(shape) for name, shape in shapes.items()},
             # a running variance is not negative; 0.5 and more also keeps 1/sqrt of it of order 1
             state={n: np.abs(draw(s)) + 0.5 if n.endswith("var") else draw(s) for n, s in states.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -41,6 +41,7 @@ class Layer:
     least_inputs: ClassVar[int] = 1
     most_inputs: ClassVar[int] = 1
     exact: ClassVar[bool] = False  # small whole numbers in give exact float32 results, forward and gradient
+    spread: ClassVar[int] = 1  # how far the cases' inputs reach; more where the formula bends further out
 
     def output_shape(self, attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
         """Shape (N, C, H, W) of the output.
@@ -132,7 +133,9 @@ class Layer:
         context: Context | None = None,
     ) -> Gradients:
         """The same for each value of `gradient`."""
-        dx, dparams = self.gradient(attrs, inputs, params, state or {}, dy, train=train, context=context)
+        # where several terms meet in one value, each is a factor >= 0 times its dy
+        size = np.abs(dy)
+        dx, dparams = self.gradient(attrs, inputs, params, state or {}, size, train=train, context=context)
         return [np.abs(d) for d in dx], {name: np.abs(d) for name, d in dparams.items()}
 
     def settings(self, attrs: Attrs) -> dict[str, Any]:
@@ -146,8 +149,10 @@ class Layer:
     def check_inputs(self, shapes: Sequence[Shape]) -> list[tuple[int, int, int, int]]:
         """The input shapes, refusing a wrong number of them and what is not (N, C, H, W)."""
         if not self.least_inputs <= len(shapes) <= self.most_inputs:
-            takes = f"{self.least_inputs} or more" if self.most_inputs > self.least_inputs else "1"
-            raise ArgumentError(f"{self.who}: takes {takes} inputs, not {len(shapes)}")
+            takes = (
+                f"{self.least_inputs} or more inputs" if self.most_inputs > self.least_inputs else "1 input"
+            )
+            raise ArgumentError(f"{self.who}: takes {takes}, not {len(shapes)}")
         for shape in shapes:
             if len(shape) != 4 or min(shape) < 1:
                 raise ShapeError(
@@ -216,15 +221,10 @@ def one_of(value: object, allowed: Sequence[str], who: str) -> str:
     return value
 
 
-def number(value: object, who: str, *, least: float, open_start: bool = False) -> float:
-    """`value` as a float, refused unless it is finite and at least (or, `open_start`, above) `least`."""
-    if (
-        not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < least
-        or (open_start and value == least)
-    ):
-        raise ArgumentError(f"{who}: {value!r} is not a number {'>' if open_start else '>='} {least:g}")
+def number(value: object, who: str, allowed: Callable[[float], bool], text: str) -> float:
+    """`value` as a float, refused unless it is finite and allowed; `text` says what is: ">= 0"."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or not allowed(value):
+        raise ArgumentError(f"{who}: {value!r} is not a number {text}")
     return float(value)
 
 
