@@ -60,7 +60,7 @@ class Dropout(Layer):
 
     def _masked(self, attrs: Attrs, values: Array, train: bool, context: Context | None) -> Array:
         if not train:
-            return values.copy()
+            return np.array(values)
         assert context is not None, "dropout in training needs a context"
         rate = self.settings(attrs)["rate"]
         masked: Array = np.where(kept(rate, values.shape, context), values / (1 - rate), 0)

@@ -78,7 +78,7 @@ class Flatten(LinearLayer):
         return n, math.prod(image), 1, 1
 
     def compute(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays) -> Array:
-        return inputs[0].reshape(len(inputs[0]), -1, 1, 1).copy()
+        return np.array(inputs[0]).reshape(len(inputs[0]), -1, 1, 1)
 
     def compute_gradient(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays, dy: Array) -> Gradients:
         return [dy.reshape(inputs[0].shape).copy()], {}
