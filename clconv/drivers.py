@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from . import settings
+from .errors import NoDeviceError
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 LIBRARY_FOLDERS = (
@@ -54,6 +55,7 @@ class KnownDriver:
     distribution: str | None = None
 
 
+# PoCL's wheel (pocl-binary-distribution) is not here: PyOpenCL's loader finds it by itself.
 KNOWN_DRIVERS = (
     KnownDriver("libintelocl.so", "Intel(R) OpenCL", "intel-opencl-rt"),
     KnownDriver("libnvidia-opencl.so.1", "NVIDIA CUDA"),
@@ -74,9 +76,19 @@ _done: Registration | None = None
 
 
 def opencl() -> ModuleType:
-    """PyOpenCL, imported after the drivers are registered."""
+    """PyOpenCL, imported after the drivers are registered.
+
+    Raises:
+        NoDeviceError: it cannot be imported, as a build of its own may where the loader is missing.
+    """
     register()
-    return importlib.import_module("pyopencl")
+    try:
+        return importlib.import_module("pyopencl")
+    except ImportError as error:
+        raise NoDeviceError(
+            f"device: PyOpenCL cannot be imported: {error}; "
+            "pip install --force-reinstall pyopencl brings a wheel with an OpenCL loader of its own"
+        ) from error
 
 
 def register() -> Registration:
@@ -102,7 +114,11 @@ def _late_note(added: dict[KnownDriver, Path]) -> str:
     """A sentence when the loader had already looked for drivers before the folder was made, else ""."""
     if not added:
         return ""
-    names = {platform.name for platform in sys.modules["pyopencl"].get_platforms()}
+    cl = sys.modules["pyopencl"]
+    try:
+        names = {platform.name for platform in cl.get_platforms()}
+    except cl.LogicError:  # how the loader says that there is none
+        names = set()
     missing = [driver.library for driver in added if driver.platform not in names]
     if not missing:
         return ""

@@ -48,10 +48,11 @@ class Row:
 # block          channels per block of the layout
 # rank           among devices of one kind the lowest is preferred
 # simulator      1: never chosen unless named
+# work_group     work-items per group of kernels whose items do not work together
 # build_threads  programs that its compiler may build at once; 0: as many as there are processors
 DEVICE_ROWS = (
-    Row({"block": 4, "rank": 50, "simulator": 0, "build_threads": 0}),
-    Row({"block": 8}, kind="cpu"),
+    Row({"block": 4, "rank": 50, "simulator": 0, "work_group": 64, "build_threads": 0}),
+    Row({"block": 8, "work_group": 1}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10}, kind="cpu", platform="portable computing language"),
