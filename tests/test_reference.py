@@ -120,6 +120,20 @@ def test_exact_layers_stay_whole(case: Case) -> None:
     assert case.reference.magnitude(*arguments).max() < 2**24
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.reference.exact], ids=str)
+def test_products_count_the_terms(case: Case) -> None:
+    """Ones everywhere sum to the number of terms; a bias is one more."""
+    layer, values = case.reference, case.values()
+    inputs, dy = [np.ones(shape) for shape in case.shapes], np.ones_like(values.dy)
+    params = {name: np.ones_like(w) for name, w in values.params.items()}
+    y, _ = layer.forward(case.attrs, inputs, params, {})
+    dx, dparams = layer.gradient(case.attrs, inputs, params, {}, dy)
+    dx_terms, dparams_terms = layer.gradient_products(case.attrs, case.shapes)
+    assert y.max() <= layer.products(case.attrs, case.shapes) + ("bias" in params)
+    assert all(d.max() <= terms for d, terms in zip(dx, dx_terms, strict=True))
+    assert all(d.max() <= dparams_terms[name] for name, d in dparams.items())
+
+
 def test_max_pool_ties_go_to_the_first() -> None:
     x = np.zeros((1, 1, 3, 4))
     (dx,), _ = LAYERS["MaxPool"].gradient({"kernel": (3, 2)}, [x], {}, {}, np.array([[[[5.0, 7.0]]]]))
