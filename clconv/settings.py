@@ -14,6 +14,7 @@ VARIABLES = {
     "CLCONV_MEMORY": "default memory budget, as 512MB or 64MiB",
     "CLCONV_PROBE_S": "seconds that a device may take to build and run its probe (default 60)",
     "CLCONV_TEST_DATA": "folder with real data sets and models for the tests",
+    "CLCONV_REQUIRE_DRIVERS": "how many drivers must work for the tests to start",
 }
 
 

@@ -17,6 +17,7 @@ if UNDER_OCLGRIND:
 import pytest  # noqa: E402
 
 from clconv import device as devices_module  # noqa: E402
+from clconv import settings  # noqa: E402
 from clconv.device import Device, DeviceInfo  # noqa: E402
 
 
@@ -33,7 +34,7 @@ def _name(info: DeviceInfo) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_data: needs the folder that CLCONV_TEST_DATA names")
     config.stash[DEVICES] = working()
-    required = int(os.environ.get("CLCONV_REQUIRE_DRIVERS") or 0)
+    required = int(settings.get("CLCONV_REQUIRE_DRIVERS") or 0)
     if len(config.stash[DEVICES]) < required:
         listed = "; ".join(f"{i.label()}: {i.reason or 'works'}" for i in devices_module.devices())
         raise pytest.UsageError(
@@ -62,7 +63,7 @@ def device(request: pytest.FixtureRequest) -> Device:
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real data sets and models; skips where CLCONV_TEST_DATA does not name one."""
-    name = os.environ.get("CLCONV_TEST_DATA")
+    name = settings.get("CLCONV_TEST_DATA")
     if not name:
         pytest.skip("CLCONV_TEST_DATA is not set; it names the folder with real data sets and models")
     folder = Path(name)

@@ -106,7 +106,8 @@ def test_failure_names_file_definitions_and_device(device: Device) -> None:
     text = str(caught.value)
     assert text.startswith(f"program broken.cl: it does not compile for device {device.key} (")
     assert f"-DB={device.facts.block} -DPLUS=3: CL_BUILD_PROGRAM_FAILURE" in text
-    assert "cl/broken.cl:3" in caught.value.log and "no_such_name" in caught.value.log
+    assert "no_such_name" in caught.value.log
+    assert device.facts.simulator or "cl/broken.cl:3" in caught.value.log  # Oclgrind ignores #line
     assert not program._folder().exists() or not entries()
     key = ProgramKey.of("fill.cl", {"PLUS": 5})
     assert fill(device, build_programs(device, [key])[key]) == 2 * device.facts.block + 5, (
