@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 VARIABLES = {
-    "CLCONV_DEVICE": "which device to use: part of its name, or platform:device as `clconv devices` lists them",
+    "CLCONV_DEVICE": "which device to use: part of its name, or its key as `clconv devices` lists it",
     "CLCONV_CACHE": "folder for compiled kernels and device verdicts (default: the user's cache folder)",
     "CLCONV_BLOCK": "channel block size of the layout: 16, 8, 4 or 1 (default: by device)",
     "CLCONV_MEMORY": "default memory budget, as 512MB or 64MiB",
