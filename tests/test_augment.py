@@ -160,7 +160,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     x, table = pictures(2, 4, 5, 3), Normalization().table(3)
     with pytest.raises(ShapeError, match=r"out is \(2, 3, 5, 4\); images \(2, 4, 5, 3\) \(NHWC\) need"):
         augment.normalize(x, np.empty((2, 3, 5, 4), np.float32), table)
-    with pytest.raises(ShapeError, match="table is .* 3 channels need"):
+    with pytest.raises(ShapeError, match=r"table is .* 3 channels need"):
         augment.normalize(x, np.empty((2, 3, 4, 5), np.float32), table[:2])
     with pytest.raises(ShapeError, match="3 indices for 2 images"):
         augment.augment_normalize(x, np.empty((2, 3, 4, 5), np.float32), table, np.arange(3), 0, 0)

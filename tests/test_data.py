@@ -76,7 +76,9 @@ def test_wrong_types_say_what_is_accepted() -> None:
 
 @pytest.mark.parametrize("value", [3, -1, 300])
 def test_a_label_out_of_range_is_named(value: int) -> None:
-    with pytest.raises(DataError, match=rf"label {value} of image 1 is out of range; 0 to 2 is .*\(3 classes\)"):
+    with pytest.raises(
+        DataError, match=rf"label {value} of image 1 is out of range; 0 to 2 is .*\(3 classes\)"
+    ):
         ArrayDataset(counted(2, 8, 8, 3), np.array([2, value]), classes=["a", "b", "c"])
 
 
@@ -180,7 +182,7 @@ def test_normalizations_that_cannot_be_are_refused() -> None:
         Normalization(0.5, (0.2, 0.0))  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="2 means but 3 stds"):
         Normalization((0.5, 0.5), (1, 1, 1))
-    with pytest.raises(ArgumentError, match="mean=.*finite"):
+    with pytest.raises(ArgumentError, match=r"mean=.*finite"):
         Normalization(float("nan"))  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="made for 3 channels, the images have 1"):
         Normalization((0.1, 0.2, 0.3)).apply(counted(2, 4, 4, 1))

@@ -155,7 +155,7 @@ def test_arguments_out_of_range_are_refused() -> None:
         Loader(dataset(), 24, drop_last=True)
     with pytest.raises(ArgumentError, match="prefetch=-1"):
         Loader(dataset(), 1, prefetch=-1)
-    with pytest.raises(ArgumentError, match="seed=1.5"):
+    with pytest.raises(ArgumentError, match=r"seed=1.5"):
         Loader(dataset(), 1, seed=1.5)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="start_batch=6; an epoch has 5 batches"):
         Loader(dataset(), 5).epoch(0, start_batch=6)

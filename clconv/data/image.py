@@ -65,7 +65,8 @@ def image_extent(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         with Image.open(path) as image:
             _check_pixels(image.size, max_pixels)
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with the axes exchanged
+            # The base class's method: that of PNG decodes the whole picture, for data behind the pixels.
+            turned = Image.Image.getexif(image).get(0x0112, 1) in (5, 6, 7, 8)  # the axes are exchanged
             return (width, height) if turned else (height, width)
     except Exception as error:  # as in read_image
         raise DataError(f"{path}: {reason(error)}") from error
