@@ -1,0 +1,106 @@
+// common.h -- types, index helpers and the activation epilogue, included by every kernel file.
+//
+// Layout      channel blocks: a tensor (N, C, H, W) is stored as [N][ceil(C/B)][H][W][B], channel tails zero;
+//             filters (K, C, R, S) as [ceil(K/B)][J][R][S][B of c][B of k], J input blocks per output block.
+// Tensors     are passed as a buffer and a 64-bit element offset (TENSOR, AT), several of them share a buffer.
+// Tunables    B   values per channel block: 16, 8, 4 or 1; a device fact (default 16)
+// Arithmetic  explicit fma only: the order of every sum is fixed, so that results do not depend on tiles.
+
+#pragma OPENCL FP_CONTRACT OFF
+
+#ifndef B
+#define B 16
+#endif
+
+typedef float real;
+
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+
+// VF: one channel block of values; VI, VU: of signed and unsigned integers.
+#if B == 1
+typedef float VF;
+typedef int VI;
+typedef uint VU;
+#define CONVERT_VF(x) convert_float(x)
+#define CONVERT_VI(x) convert_int(x)
+#define LANES ((VI)(0))
+#else
+typedef PASTE(float, B) VF;
+typedef PASTE(int, B) VI;
+typedef PASTE(uint, B) VU;
+#define CONVERT_VF(x) PASTE(convert_float, B)(x)
+#define CONVERT_VI(x) PASTE(convert_int, B)(x)
+#if B == 4
+#define LANES ((VI)(0, 1, 2, 3))
+#elif B == 8
+#define LANES ((VI)(0, 1, 2, 3, 4, 5, 6, 7))
+#else
+#define LANES ((VI)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+#endif
+#endif
+
+// A tensor parameter, and the pointer to its first element. Q: const or nothing.
+#define TENSOR(Q, name) __global Q real *name##_buffer, ulong name##_offset
+#define TENSOR_OF(Q, type, name) __global Q type *name##_buffer, ulong name##_offset
+#define AT(name) (name##_buffer + name##_offset)
+#define BLOCKS_AT(Q, name) ((__global Q VF *)(name##_buffer + name##_offset))
+
+#define UNROLL _Pragma("unroll")
+
+#define BLOCKS(channels) (((channels) + B - 1) / B)
+
+// Keeps the lanes of channel block `block` that hold one of `channels` channels, zeroes the tail.
+static inline VF keep_channels(VF v, int block, int channels)
+{
+    return select((VF)(0), v, LANES < (VI)(channels - block * B));
+}
+
+// y = activation(x): 0 none, 1 ReLU, 2 leaky ReLU, 3 ReLU6, 4 sigmoid, 5 tanh (layer.pyx: ACTIVATIONS).
+// NaN passes through. f(0) = 0 for all but the sigmoid, whose writers mask the channel tail.
+#define SIGMOID 4
+static inline VF activate(VF x, int activation, float slope)
+{
+    switch (activation) {
+    case 1: return select(x, (VF)(0), x < (VF)(0));
+    case 2: return select(x, x * slope, x < (VF)(0));
+    case 3: return select(select(x, (VF)(0), x < (VF)(0)), (VF)(6), x > (VF)(6));
+    case 4: return (VF)(1) / ((VF)(1) + exp(-x));
+    case 5: return tanh(x);
+    default: return x;
+    }
+}
+
+// What a gradient is multiplied with, from the activation's output y.
+static inline VF activation_slope(VF y, int activation, float slope)
+{
+    switch (activation) {
+    case 1: return select((VF)(0), (VF)(1), y > (VF)(0));
+    case 2: return select((VF)(slope), (VF)(1), y > (VF)(0));
+    case 3: return select((VF)(0), (VF)(1), (y > (VF)(0)) & (y < (VF)(6)));
+    case 4: return y * ((VF)(1) - y);
+    case 5: return fma(-y, y, (VF)(1));
+    default: return (VF)(1);
+    }
+}
+
+// An input of up to 4 pieces along the channels, read as one tensor (virtual concatenation). All but the last
+// piece fill their blocks. name##_end[i]: channel blocks up to and including piece i.
+#ifndef PIECES
+#define PIECES 1
+#endif
+#if PIECES == 1
+#define PIECES_OF(name) TENSOR(const, name##0), int name##_end0
+#define PIECE_BLOCK(name, n, cb, hw) (AT(name##0) + ((size_t)(n) * name##_end0 + (cb)) * (hw) * B)
+#else
+#define PIECES_OF(name)                                                                                      \
+    TENSOR(const, name##0), int name##_end0, TENSOR(const, name##1), int name##_end1, TENSOR(const, name##2), \
+        int name##_end2, TENSOR(const, name##3), int name##_end3
+#define PIECE_AT(name, i, n, cb, hw, begin) \
+    (AT(name##i) + ((size_t)(n) * (name##_end##i - (begin)) + (cb) - (begin)) * (hw) * B)
+#define PIECE_BLOCK(name, n, cb, hw)                                              \
+    ((cb) < name##_end0   ? PIECE_AT(name, 0, n, cb, hw, 0)                       \
+     : (cb) < name##_end1 ? PIECE_AT(name, 1, n, cb, hw, name##_end0)             \
+     : (cb) < name##_end2 ? PIECE_AT(name, 2, n, cb, hw, name##_end1)             \
+                          : PIECE_AT(name, 3, n, cb, hw, name##_end2))
+#endif

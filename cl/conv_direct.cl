@@ -1,0 +1,165 @@
+// conv_direct.cl -- convolution and its transpose, direct, any kernel, stride, padding, dilation and groups.
+//
+//   conv_direct   y[n,k,p,q] = f(b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, p*stride - pad + r*dilation, ...])
+//                 TRANSPOSED: y[n,k,h,w] gathers every x[n,c,p,q] with p*stride - pad + r*dilation = h, likewise w;
+//                 the same kernel computes the input gradient of a convolution.
+//
+// Tensors   x [N][C/B][H][W][B], or with PLANAR [N][C][H][W]; w filter blocks; bias [K/B][B]; y [N][K/B][P][Q][B]
+// Tile      one work-item: WT outputs of a row (STEP apart when TRANSPOSED) times KB blocks of output channels
+// Launch    global (N * P * tiles per row, output blocks / KB); work-group (WG, 1)
+// Tunables  WT  outputs per item (default 7)       KB  output channel blocks per item (default 2);
+//           WT * KB vectors of B floats should fit in the registers (tuning.py: accumulators)
+//           WG  work-items per group (default 1)   SW  column stride when not TRANSPOSED (default 1)
+// Order     each output sums over blocks of c, then r, s, c, whatever the tile: same bits for every choice.
+// Borders   a tap whose columns leave the row is read through a private copy padded with zeros.
+
+#include "common.h"
+
+#ifndef WT
+#define WT 7
+#endif
+#ifndef KB
+#define KB 2
+#endif
+#ifndef WG
+#define WG 1
+#endif
+#ifndef SW
+#define SW 1
+#endif
+#ifndef TRANSPOSED
+#define TRANSPOSED 0
+#endif
+#ifndef PLANAR
+#define PLANAR 0
+#endif
+
+// Distance in x between pixels and between the channels of a block; the same in the padded copy.
+#if PLANAR
+#define PIXEL 1
+#define CHANNEL plane
+#define COPY_PIXEL 1
+#define COPY_CHANNEL WT
+#else
+#define PIXEL B
+#define CHANNEL 1
+#define COPY_PIXEL B
+#define COPY_CHANNEL 1
+#endif
+
+// acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap.
+#define MULTIPLY_TAP(source, pixel, channel)                              \
+    for (int c = 0; c < channels; c++) {                                  \
+        VF weight[KB];                                                    \
+        UNROLL for (int j = 0; j < KB; j++)                               \
+            weight[j] = tap[j * (size_t)filter_stride + c];               \
+        UNROLL for (int i = 0; i < WT; i++) {                             \
+            VF value = (VF)((source)[i * (pixel) + c * (channel)]);       \
+            UNROLL for (int j = 0; j < KB; j++)                           \
+                acc[j][i] = fma(value, weight[j], acc[j][i]);             \
+        }                                                                 \
+    }
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_direct(
+    PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int c_total, int h_in, int w_in,
+    int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
+    int pad_left, int dilation_h, int dilation_w, int filter_depth, int k_per_group, int c_per_group, int tiles,
+    int activation, float slope)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int plane = h_in * w_in;
+    const int k_blocks = BLOCKS(k_total), c_blocks = BLOCKS(c_total);
+    const int kb0 = min((int)get_global_id(1) * KB, max(k_blocks - KB, 0));
+    const int kb_skip = get_global_id(1) * KB - kb0;
+    const int p = item / tiles % p_out, n = item / tiles / p_out;
+#if TRANSPOSED
+    // Outputs of equal column phase (mod stride) read the same taps: the tile steps by the stride.
+    const int phase_tiles = tiles / stride_w;
+    const int phase = item % tiles / phase_tiles;
+    const int step = stride_w;
+    const int q0 = phase + item % tiles % phase_tiles * WT * step;
+#else
+    const int step = 1;
+    const int q0 = item % tiles * WT;
+#endif
+    const int filter_stride = filter_depth * kernel_h * kernel_w * B;
+    const int cb0 = kb0 * B / k_per_group * c_per_group / B;
+    __global const VF *filter = BLOCKS_AT(const, w) + (size_t)kb0 * filter_stride;
+
+    VF acc[KB][WT];
+    UNROLL for (int j = 0; j < KB; j++)
+        UNROLL for (int i = 0; i < WT; i++)
+            acc[j][i] = (VF)(0);
+
+    for (int depth = 0; depth < filter_depth && cb0 + depth < c_blocks; depth++) {
+        const int cb = cb0 + depth;
+        const int channels = min(B, c_total - cb * B);
+#if PLANAR
+        __global const real *block = AT(x0) + ((size_t)n * c_total + cb * B) * plane;
+#else
+        __global const real *block = PIECE_BLOCK(x, n, cb, plane);
+#endif
+        for (int r = 0; r < kernel_h; r++) {
+#if TRANSPOSED
+            const int lifted = p + pad_top - r * dilation_h;
+            if (lifted < 0 || lifted % stride_h)
+                continue;
+            const int row = lifted / stride_h;
+#else
+            const int row = p * stride_h - pad_top + r * dilation_h;
+#endif
+            if (row < 0 || row >= h_in)
+                continue;
+            for (int s = 0; s < kernel_w; s++) {
+#if TRANSPOSED
+                const int shifted = q0 + pad_left - s * dilation_w;
+                if ((shifted % stride_w + stride_w) % stride_w)
+                    continue;
+                const int col = shifted / stride_w;
+#else
+                const int col = q0 * SW - pad_left + s * dilation_w;
+#endif
+                if (col >= w_in || col + (WT - 1) * SW < 0)
+                    continue;
+                __global const VF *tap = filter + ((size_t)(depth * kernel_h + r) * kernel_w + s) * B;
+                __global const real *pixels = block + ((long)row * w_in + col) * PIXEL;
+                if (col >= 0 && col + (WT - 1) * SW < w_in) {
+                    MULTIPLY_TAP(pixels, SW * PIXEL, CHANNEL)
+                } else {
+#if PLANAR
+                    real copy[WT * B];
+                    for (int i = 0; i < WT; i++)
+                        for (int c = 0; c < channels; c++)
+                            copy[i + c * WT] =
+                                col + i * SW >= 0 && col + i * SW < w_in ? pixels[i * SW + c * CHANNEL] : 0;
+                    MULTIPLY_TAP(copy, COPY_PIXEL, COPY_CHANNEL)
+#else
+                    VF copy[WT];
+                    UNROLL for (int i = 0; i < WT; i++)
+                        copy[i] = col + i * SW >= 0 && col + i * SW < w_in
+                                      ? ((__global const VF *)pixels)[i * SW]
+                                      : (VF)(0);
+                    MULTIPLY_TAP(((const real *)copy), COPY_PIXEL, COPY_CHANNEL)
+#endif
+                }
+            }
+        }
+    }
+
+    UNROLL for (int j = 0; j < KB; j++) {
+        const int kb = kb0 + j;
+        if (j < kb_skip || kb >= k_blocks)
+            continue;
+        const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0);
+        __global VF *out = BLOCKS_AT(, y) + (((size_t)n * k_blocks + kb) * p_out + p) * q_out;
+        UNROLL for (int i = 0; i < WT; i++) {
+            const int q = q0 + i * step;
+            if (q < q_out) {
+                VF result = activate(acc[j][i] + offset, activation, slope);
+                out[q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+// fc.cl -- fully-connected layer: matrix product of images with the weights, and its weight gradient.
+//
+//   fc          y[n,k] = f(b[k] + sum over l of w[k,l] x[n,l]); the input gradient too, with the swapped filter
+//   fc_grad_w   dw[k,l] = sum over n of dy[n,k] x[n,l]
+//
+// Tensors   x [N][L], the images' channel blocks as one row of L values (tails are zero on both sides);
+//           w [K/B][L][B]; bias [K/B][B]; y, dy [N][K/B][B]
+// Launch    fc: global (tiles of NT images, output blocks / KB); fc_grad_w: (tiles of LT values, blocks / KB);
+//           work-group (WG, 1)
+// Tunables  NT  images per item (default 7)     KB  output blocks per item (default 4)
+//           LT  values of l per item (default B)  WG  work-items per group (default 1)
+// Order     each output sums over l (over n), one after the other, whatever the tile.
+
+#include "common.h"
+
+#ifndef NT
+#define NT 7
+#endif
+#ifndef KB
+#define KB 4
+#endif
+#ifndef LT
+#define LT B
+#endif
+#ifndef WG
+#define WG 1
+#endif
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x), TENSOR(const, w),
+                                                                   TENSOR(const, bias), TENSOR(, y), int items,
+                                                                   int batch, int length, int k_total, int activation,
+                                                                   float slope)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int k_blocks = BLOCKS(k_total);
+    const int kb0 = min((int)get_global_id(1) * KB, max(k_blocks - KB, 0)), kb_skip = get_global_id(1) * KB - kb0;
+    const int n0 = min(item * NT, max(batch - NT, 0)), n_skip = item * NT - n0;
+    __global const VF *weights = BLOCKS_AT(const, w) + (size_t)kb0 * length;
+    __global const real *rows = AT(x) + (size_t)n0 * length;
+    VF acc[KB][NT];
+    UNROLL for (int j = 0; j < KB; j++)
+        UNROLL for (int i = 0; i < NT; i++)
+            acc[j][i] = (VF)(0);
+    for (int l = 0; l < length; l++) {
+        VF weight[KB];
+        UNROLL for (int j = 0; j < KB; j++)
+            weight[j] = weights[(size_t)j * length + l];
+        UNROLL for (int i = 0; i < NT; i++) {
+            const VF value = (VF)(rows[(size_t)i * length + l]);
+            UNROLL for (int j = 0; j < KB; j++)
+                acc[j][i] = fma(value, weight[j], acc[j][i]);
+        }
+    }
+    UNROLL for (int j = 0; j < KB; j++) {
+        const int kb = kb0 + j;
+        const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0);
+        UNROLL for (int i = 0; i < NT; i++) {
+            if (j < kb_skip || i < n_skip)
+                continue;
+            VF result = activate(acc[j][i] + offset, activation, slope);
+            BLOCKS_AT(, y)[(size_t)(n0 + i) * k_blocks + kb] =
+                activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+        }
+    }
+}
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc_grad_w(TENSOR(const, x), TENSOR(const, dy),
+                                                                          TENSOR(, dw), int items, int batch,
+                                                                          int length, int k_blocks)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int kb0 = min((int)get_global_id(1) * KB, max(k_blocks - KB, 0)), kb_skip = get_global_id(1) * KB - kb0;
+    const int l0 = item * LT;
+    VF acc[KB][LT];
+    UNROLL for (int j = 0; j < KB; j++)
+        UNROLL for (int i = 0; i < LT; i++)
+            acc[j][i] = (VF)(0);
+    for (int n = 0; n < batch; n++) {
+        VF g[KB];
+        UNROLL for (int j = 0; j < KB; j++)
+            g[j] = BLOCKS_AT(const, dy)[(size_t)n * k_blocks + kb0 + j];
+        __global const real *row = AT(x) + (size_t)n * length + l0;
+        UNROLL for (int i = 0; i < LT; i++) {
+            const VF value = (VF)(row[i]);
+            UNROLL for (int j = 0; j < KB; j++)
+                acc[j][i] = fma(value, g[j], acc[j][i]);
+        }
+    }
+    UNROLL for (int j = 0; j < KB; j++)
+        if (j >= kb_skip)
+            UNROLL for (int i = 0; i < LT; i++)
+                BLOCKS_AT(, dw)[(size_t)(kb0 + j) * length + l0 + i] = acc[j][i];
+}

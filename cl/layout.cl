@@ -1,0 +1,90 @@
+// layout.cl -- conversions between row-major arrays and channel blocks, and the transpose of a filter.
+//
+//   to_blocks     [N][C][H][W] -> [N][C/B][H][W][B], tails zero     work-item: one block of one pixel
+//   to_plain      the inverse                                       work-item: one block of one pixel
+//   flatten       blocks (N, C, H, W) -> blocks (N, C*H*W, 1, 1) in NCHW order; a gather
+//   unflatten     its inverse, which is also its gradient
+//   filter_swap   filter (K, C/g, R, S) -> filter (C, K/g, R, S): input and output channels change places
+//
+// Launch    1-D over work-items as named, any work-group size; the guard is `items`
+
+#include "common.h"
+
+__kernel void to_blocks(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int c_blocks = BLOCKS(channels);
+    const int pixel = item % plane, cb = item / plane % c_blocks, n = item / plane / c_blocks;
+    __global const real *source = AT(x) + ((size_t)n * channels + cb * B) * plane + pixel;
+    __global real *target = AT(y) + (size_t)item * B;
+    for (int c = 0; c < B; c++)
+        target[c] = cb * B + c < channels ? source[(size_t)c * plane] : 0;
+}
+
+__kernel void to_plain(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int c_blocks = BLOCKS(channels);
+    const int pixel = item % plane, cb = item / plane % c_blocks, n = item / plane / c_blocks;
+    __global const real *source = AT(x) + (size_t)item * B;
+    __global real *target = AT(y) + ((size_t)n * channels + cb * B) * plane + pixel;
+    for (int c = 0; c < min(B, channels - cb * B); c++)
+        target[(size_t)c * plane] = source[c];
+}
+
+// Where element `flat` of image n, counted in CHW order, sits in a tensor of channel blocks.
+static inline size_t block_index(int n, int flat, int channels, int plane)
+{
+    const int c = flat / plane, pixel = flat % plane;
+    return (((size_t)n * BLOCKS(channels) + c / B) * plane + pixel) * B + c % B;
+}
+
+__kernel void flatten(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int length = channels * plane, padded = BLOCKS(length) * B;
+    const int n = item / padded, flat = item % padded;
+    AT(y)[item] = flat < length ? AT(x)[block_index(n, flat, channels, plane)] : 0;
+}
+
+__kernel void unflatten(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int length = channels * plane, padded = BLOCKS(length) * B;
+    const int c = item / (plane * B) % BLOCKS(channels) * B + item % B;
+    const int pixel = item / B % plane, n = item / (plane * B) / BLOCKS(channels);
+    AT(y)[item] = c < channels ? AT(x)[(size_t)n * padded + c * plane + pixel] : 0;
+}
+
+// First input block that output block kb of a grouped filter reads (shapes.py: filter_start).
+static inline int filter_start(int kb, int k_per_group, int c_per_group)
+{
+    return kb * B / k_per_group * c_per_group / B;
+}
+
+__kernel void filter_swap(TENSOR(const, w), TENSOR(, swapped), int items, int k_total, int c_total, int k_per_group,
+                          int c_per_group, int taps, int depth, int swapped_depth)
+{
+    const int item = get_global_id(0); // one row of B values of c: [c block][j][tap][k lane]
+    if (item >= items)
+        return;
+    const int k_lane = item % B, tap = item / B % taps, j = item / B / taps % swapped_depth;
+    const int cb = item / B / taps / swapped_depth;
+    const int k = (filter_start(cb, c_per_group, k_per_group) + j) * B + k_lane, kb = k / B;
+    const int first = filter_start(kb, k_per_group, c_per_group);
+    __global real *target = AT(swapped) + (size_t)item * B;
+    for (int lane = 0; lane < B; lane++) {
+        const int c = cb * B + lane;
+        const bool owned = k < k_total && c < c_total && k / k_per_group == c / c_per_group;
+        const size_t source = (((size_t)kb * depth + cb - first) * taps + tap) * B + lane;
+        target[lane] = owned ? AT(w)[source * B + k % B] : 0;
+    }
+}

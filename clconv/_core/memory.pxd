@@ -1,0 +1,22 @@
+from .opencl cimport cl_handle
+
+cdef class Slab:
+    cdef cl_handle handle
+    cdef readonly size_t nbytes
+    cdef readonly str tag
+    cdef readonly object allocator
+
+cdef class Allocator:
+    cdef cl_handle context
+    cdef cl_handle queue
+    cdef readonly object device
+    cdef readonly object budget
+    cdef readonly size_t live_bytes
+    cdef readonly size_t peak_bytes
+    cdef readonly dict by_tag
+
+cdef class Tensor:
+    cdef readonly Slab slab
+    cdef readonly size_t offset_bytes
+    cdef readonly size_t nbytes
+    cdef readonly object spec

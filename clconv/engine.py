@@ -1,0 +1,352 @@
+"""Graph + device -> plan; plan + memory -> something that runs.
+
+A `Plan` is decided without touching the device: choices, lifetimes, offsets, bytes. A `Session` owns the
+device memory of one network: what is persistent, and one arena that all its plans share.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import planner
+from ._core.executor import Recorder, Recording
+from ._core.layer import Choice, Cost
+from ._core.memory import Allocator, Slab, Tensor
+from .device import Device, DeviceFacts
+from .errors import ArgumentError, BudgetError, OutOfMemoryError
+from .graph import Graph, Node, Operand, Value
+from .packing import Array, pack, swap_filter, unpack
+from .program import ProgramKey, Progress, build_programs
+
+MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
+TAGS = {"param": "weights", "state": "weights", "optimizer": "optimizer", "control": "control"}
+
+
+@dataclass(frozen=True)
+class Residence:
+    """Where persistent values live: per tag the slab sizes, and for each value (tag, slab, offset), in bytes."""
+
+    slab_bytes: Mapping[str, tuple[int, ...]]
+    places: Mapping[str, tuple[str, int, int]]
+
+    def nbytes(self, tag: str | None = None) -> int:
+        """Bytes of one tag, or of all."""
+        return sum(sum(sizes) for t, sizes in self.slab_bytes.items() if tag in (None, t))
+
+
+def settle(values: Iterable[Value], facts: DeviceFacts) -> Residence:
+    """Lays out persistent values one behind the other, in as few slabs as the device allows.
+
+    Raises:
+        OutOfMemoryError: one value alone is larger than the device allows in one allocation.
+    """
+    slabs: dict[str, list[int]] = {}
+    places: dict[str, tuple[str, int, int]] = {}
+    for value in values:
+        tag = TAGS[value.role]
+        size = -(-value.spec.nbytes(facts.block) // planner.ALIGN) * planner.ALIGN
+        if size > facts.max_alloc_bytes:
+            raise OutOfMemoryError(
+                f"{value.name}: {size} bytes in one piece, but {facts.name} allows at most {facts.max_alloc_bytes}"
+            )
+        sizes = slabs.setdefault(tag, [0])
+        if sizes[-1] + size > facts.max_alloc_bytes:
+            sizes.append(0)
+        places[value.name] = (tag, len(sizes) - 1, sizes[-1])
+        sizes[-1] += size
+    return Residence({tag: tuple(sizes) for tag, sizes in slabs.items()}, places)
+
+
+@dataclass
+class Plan:
+    """How a graph will run on a device, decided before anything is allocated.
+
+    Attributes:
+        choices: the algorithm of each node. intervals, arena: what lives when, and where.
+        residence: persistent values, when this plan alone is loaded.
+    """
+
+    graph: Graph
+    facts: DeviceFacts
+    choices: dict[Node, Choice]
+    intervals: list[planner.Interval]
+    arena: planner.Arena
+    residence: Residence
+    costs: dict[Node, Cost] = field(repr=False)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes for inputs, activations, gradients and workspace together."""
+        return self.arena.nbytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and running statistics, layout padding included."""
+        return self.residence.nbytes("weights")
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimizer's state."""
+        return self.residence.nbytes("optimizer")
+
+    @property
+    def peak_bytes(self) -> int:
+        """All device memory that running this plan takes; asserted equal to the allocator's peak."""
+        return self.arena.nbytes + self.residence.nbytes()
+
+    @property
+    def activation_bytes(self) -> int:
+        """The most bytes of inputs and activations alive at one step, workspace left out."""
+        kept = [interval for interval in self.intervals if interval.values]
+        return max(planner.live_bytes(kept, len(self.graph.nodes)))
+
+    @property
+    def live_bytes(self) -> list[int]:
+        """Arena bytes alive at each node's step."""
+        return planner.live_bytes(self.intervals, len(self.graph.nodes))[: len(self.graph.nodes)]
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one run; a multiply-add is two."""
+        return sum(cost.flops for cost in self.costs.values())
+
+
+def make_plan(graph: Graph, facts: DeviceFacts) -> Plan:
+    """Chooses algorithms and places every tensor of a graph whose passes have run.
+
+    Raises:
+        OutOfMemoryError: a tensor is larger than the device allows in one allocation.
+    """
+    choices, costs = {}, {}
+    for node in graph.nodes:
+        specs, outs = node.input_specs(), [value.spec for value in node.outputs]
+        choices[node] = node.layer.choices(facts, specs, outs)[0]
+        costs[node] = node.layer.cost(specs, outs, facts)
+    workspace = {node: choice.workspace_bytes for node, choice in choices.items()}
+    intervals = planner.lifetimes(graph, facts.block, workspace)
+    arena = planner.place(intervals, facts.max_alloc_bytes)
+    return Plan(graph, facts, choices, intervals, arena, settle(graph.persistent.values(), facts), costs)
+
+
+class Session:
+    """The device memory of one network and the plans that run in it.
+
+    Args:
+        device: where it lives. budget: the most bytes it may hold, or None.
+
+    Safe to use from several threads: runs follow one another.
+    """
+
+    def __init__(self, device: Device, budget: int | None = None) -> None:
+        self.device = device
+        self.allocator = Allocator(device, budget)
+        self._lock = threading.RLock()
+        self._residence: Residence | None = None
+        self._values: dict[str, Value] = {}
+        self._slabs: dict[str, list[Slab]] = {}
+        self._arena: list[Slab] = []
+        self._executables: OrderedDict[int, _Executable] = OrderedDict()
+
+    def load(self, values: Mapping[str, Value], arrays: Mapping[str, Array]) -> None:
+        """Allocates persistent values and fills them; those without an array by name become zero."""
+        with self._lock:
+            self.release()
+            self._residence = settle(values.values(), self.device.facts)
+            self._values = dict(values)
+            for tag, sizes in self._residence.slab_bytes.items():
+                self._slabs[tag] = [self.allocator.allocate(size, tag, f"loading {tag}") for size in sizes]
+                for slab in self._slabs[tag]:
+                    self.allocator.fill(slab)
+            for name, value in values.items():
+                if value.parameter and value.parameter.derive:
+                    self.write(name, value.parameter.derive(arrays))
+                elif name in arrays:
+                    self.write(name, arrays[name])
+
+    def tensor(self, value: Value) -> Tensor:
+        """Where a persistent value lives."""
+        assert self._residence is not None
+        tag, slab, offset = self._residence.places[value.name]
+        return Tensor(self._slabs[tag][slab], offset, value.spec, value.spec.nbytes(self.device.facts.block))
+
+    def write(self, name: str, array: Array) -> None:
+        """Sets a persistent value from its public array."""
+        value = self._values[name]
+        self.tensor(value).write(pack(to_storage(array, value), value.spec, self.device.facts.block), name)
+
+    def read(self, name: str) -> Array:
+        """A persistent value as its public array."""
+        value = self._values[name]
+        block = self.device.facts.block
+        stored = np.empty(value.spec.storage_shape(block), value.spec.dtype)
+        with self._lock:
+            self.tensor(value).read(stored, name)
+        return from_storage(unpack(stored, value.spec, block), value)
+
+    def run(self, plan: Plan, feeds: Mapping[str, Array], fetch: Iterable[str] | None = None) -> dict[str, Array]:
+        """Writes the inputs, replays the plan, reads the outputs (all, or those named in `fetch`).
+
+        Raises:
+            BudgetError, OutOfMemoryError: the arena does not fit; nothing was enqueued.
+            OpenCLError: a launch failed; the message names its layer and kernel.
+        """
+        with self._lock:
+            executable = self.prepare(plan)
+            for name, value in plan.graph.inputs.items():
+                executable.inputs[name].write(checked(feeds, name, value), f"input {name}")
+            executable.recording.run()
+            wanted = plan.graph.outputs if fetch is None else fetch
+            results = {}
+            for name in wanted:
+                tensor, block = executable.outputs[name], plan.facts.block
+                stored = np.empty(tensor.spec.storage_shape(block), tensor.spec.dtype)
+                tensor.read(stored, f"output {name}")
+                results[name] = unpack(stored, tensor.spec, block)
+            assert self.allocator.live_bytes == self.planned_bytes, (self.allocator.by_tag, self.planned_bytes)
+            return results
+
+    @property
+    def planned_bytes(self) -> int:
+        """What is loaded plus the arena, as planned."""
+        persistent = self._residence.nbytes() if self._residence else 0
+        return persistent + sum(slab.nbytes for slab in self._arena)
+
+    def prepare(self, plan: Plan, progress: Progress | None = None) -> _Executable:
+        """Builds, allocates and records what running `plan` needs, unless that was done before."""
+        with self._lock:
+            self.device.check_alive()
+            key = id(plan)
+            if key not in self._executables:
+                recorder = Recorder(plan.facts)
+                self._grow_arena(plan)
+                tensors = self._record(plan, recorder)
+                keys = {program: ProgramKey(*program) for program in recorder.programs()}
+                built = build_programs(self.device, keys.values(), progress)
+                programs = {program: built[key] for program, key in keys.items()}
+                recording = recorder.finish(self.device, programs)
+                self._executables[key] = _Executable(
+                    plan,
+                    recording,
+                    {name: tensors[value] for name, value in plan.graph.inputs.items()},
+                    {name: tensors[value] for name, value in plan.graph.outputs.items()},
+                )
+                while len(self._executables) > MAX_PLANS:
+                    self._executables.popitem(last=False)
+            self._executables.move_to_end(key)
+            return self._executables[key]
+
+    def _grow_arena(self, plan: Plan) -> None:
+        """Makes the arena hold the plan; when it must grow, what was recorded for the old one is dropped."""
+        wanted = [max(size, planner.ALIGN) for size in plan.arena.slab_bytes]
+        held = [slab.nbytes for slab in self._arena]
+        if len(wanted) <= len(held) and all(w <= h for w, h in zip(wanted, held, strict=False)):
+            return
+        sizes = [max(pair) for pair in _zip_longest(wanted, held)]
+        budget = self.allocator.budget
+        total = self.allocator.live_bytes - sum(held) + sum(sizes)
+        if budget is not None and total > budget:
+            raise BudgetError(f"memory: {total} bytes are needed but the budget is {budget}; nothing was allocated")
+        self._executables.clear()
+        self._free_arena()
+        try:
+            for size in sizes:
+                self._arena.append(self.allocator.allocate(size, "arena", "activations"))
+                self.allocator.fill(self._arena[-1])
+        except BaseException:
+            self._free_arena()
+            raise
+
+    def _free_arena(self) -> None:
+        for slab in self._arena:
+            slab.release()
+        self._arena = []
+
+    def _record(self, plan: Plan, recorder: Recorder) -> dict[Value, Tensor]:
+        block = plan.facts.block
+        tensors: dict[Value, Tensor] = {}
+        workspaces: dict[int, Tensor] = {}
+        for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
+            slab = self._arena[placement.slab]
+            for value in interval.values:
+                tensors[value] = Tensor(slab, placement.offset, value.spec, value.spec.nbytes(block))
+            if not interval.values:
+                workspaces[interval.start] = Tensor(slab, placement.offset, None, interval.nbytes)
+
+        def bound(operand: Operand) -> Any:
+            if isinstance(operand, tuple):
+                return tuple(bound(piece) for piece in operand)
+            if operand is None:
+                return None
+            if operand.persistent:
+                return self.tensor(self._values[operand.name])
+            return tensors[operand]
+
+        for step, node in enumerate(plan.graph.nodes):
+            recorder.label = node.name
+            node.layer.record(
+                recorder,
+                [bound(operand) for operand in node.inputs],
+                [tensors[value] for value in node.outputs],
+                workspaces.get(step),
+                plan.choices[node],
+            )
+        return tensors
+
+    def release(self) -> None:
+        """Frees all device memory; the session can be loaded again."""
+        with self._lock:
+            self._executables.clear()
+            self._free_arena()
+            for slabs in self._slabs.values():
+                for slab in slabs:
+                    slab.release()
+            self._slabs = {}
+            self._residence = None
+            self._values = {}
+
+
+@dataclass
+class _Executable:
+    plan: Plan  # kept alive: sessions know plans by identity
+    recording: Recording
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:
+    size = max(len(a), len(b))
+    return list(zip(a + [0] * (size - len(a)), b + [0] * (size - len(b)), strict=True))
+
+
+def checked(feeds: Mapping[str, Array], name: str, value: Value) -> Array:
+    """The array for an input: right shape and type, contiguous."""
+    if name not in feeds:
+        raise ArgumentError(f"input {name}: not given; it must have the shape {value.spec}")
+    array = np.asarray(feeds[name])
+    if array.shape != value.spec.shape:
+        raise ArgumentError(f"input {name}: shape {'x'.join(map(str, array.shape))} where {value.spec} is expected")
+    if array.dtype != value.spec.dtype:
+        raise ArgumentError(f"input {name}: type {array.dtype} where {value.spec.dtype} is expected")
+    return np.ascontiguousarray(array)
+
+
+def to_storage(array: Array, value: Value) -> Array:
+    """A public array in the shape of the value's spec."""
+    if value.parameter and value.parameter.swap:
+        array = swap_filter(np.asarray(array), value.spec.groups)
+    return np.asarray(array, value.spec.dtype).reshape(value.spec.shape)
+
+
+def from_storage(array: Array, value: Value) -> Array:
+    """The inverse of `to_storage`."""
+    if value.parameter is None:
+        return array
+    if value.parameter.swap:
+        array = swap_filter(array, value.spec.groups)
+    return array.reshape(value.parameter.public_shape)

@@ -1,0 +1,46 @@
+"""Networks that are no chains: layers called on symbols.
+
+    x = cc.Input(3, 32, 32)
+    y = cc.Conv(16, 3, pad=1)(x)
+    net = cc.Net(cc.ReLU()(x_shortcut + y))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import ArgumentError, ShapeError
+from .base import Layer
+from .elementwise import Add
+
+
+class Symbol:
+    """The output of a layer in a network that is being written; `shape` is (C, H, W)."""
+
+    def __init__(self, layer: Layer | None, inputs: tuple[Symbol, ...], shape: tuple[int, int, int]) -> None:
+        self.layer = layer
+        self.inputs = inputs
+        self.shape = shape
+
+    @classmethod
+    def of(cls, layer: Layer, inputs: Sequence[Symbol]) -> Symbol:
+        """Applies a layer; wrong sizes are refused here, where they are written."""
+        for symbol in inputs:
+            if not isinstance(symbol, Symbol):
+                raise ArgumentError(f"{layer.kind}: called on {type(symbol).__name__}; it takes the outputs of layers")
+        shape = layer.reference.output_shape(layer.arguments, [(1, *symbol.shape) for symbol in inputs])
+        return cls(layer, tuple(inputs), shape[1:])  # type: ignore[arg-type]
+
+    def __add__(self, other: Symbol) -> Symbol:
+        return Add()(self, other)
+
+    def __repr__(self) -> str:
+        what = "Input" if self.layer is None else repr(self.layer)
+        return f"<{what}: {'x'.join(map(str, self.shape))}>"
+
+
+def Input(channels: int, height: int, width: int) -> Symbol:
+    """The image that a network reads: C, H, W."""
+    if not all(isinstance(n, int) and n > 0 for n in (channels, height, width)):
+        raise ShapeError(f"Input: {channels}x{height}x{width} is no image shape; C, H and W are whole numbers from 1")
+    return Symbol(None, (), (channels, height, width))

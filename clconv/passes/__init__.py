@@ -1,0 +1,16 @@
+"""Rewrites of the graph, one small file each; every pass changes the graph in place."""
+
+from ..graph import Graph
+from .concat import read_pieces
+from .fuse import fuse_activations
+from .layout import convert_layouts
+
+__all__ = ["convert_layouts", "for_inference", "fuse_activations", "read_pieces"]
+
+
+def for_inference(graph: Graph, block: int) -> None:
+    """All passes of test-time mode, in order."""
+    fuse_activations(graph)
+    read_pieces(graph, block)
+    convert_layouts(graph)
+    graph.prune()

@@ -1,0 +1,312 @@
+"""Convolution and its transpose, with their gradients."""
+
+from clconv.errors import ShapeError
+from clconv.shapes import TensorSpec, blocks, filter_blocks, window_count
+
+from clconv._core.activation import unactivated
+from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.layout import FilterSwap
+
+
+class Window:
+    """A sliding window: sizes and steps as (rows, cols), pads as ((top, bottom), (left, right))."""
+
+    def __init__(self, kernel, stride=(1, 1), pads=((0, 0), (0, 0)), dilation=(1, 1), rounding="exact"):
+        self.kernel = kernel
+        self.stride = stride
+        self.pads = pads
+        self.dilation = dilation
+        self.rounding = rounding
+
+    def output(self, who, shape):
+        """(rows, cols) of windows over an input of shape (N, C, H, W)."""
+        return tuple(
+            window_count(
+                shape[2 + axis], self.kernel[axis], stride=self.stride[axis], pad=self.pads[axis],
+                dilation=self.dilation[axis], rounding=self.rounding, who=who,
+            )
+            for axis in (0, 1)
+        )
+
+    def args(self):
+        """Kernel arguments: kernel, stride, leading pads, dilation."""
+        return [*self.kernel, *self.stride, self.pads[0][0], self.pads[1][0], *self.dilation]
+
+
+class Conv2d(Layer):
+    """y[n,k,p,q] = f(b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, p*stride - pad + r*dilation, ...]).
+
+    Operands: x (N, C, H, W) in channel blocks or planar; w a filter (K, C/g, R, S); b (1, K, 1, 1) or None.
+    """
+
+    inputs = ("x", "w", "b")
+    accepts = {"x": ("block", "plain"), "w": ("filter",)}
+    pieces = ("x",)
+    activates = True
+    who = "conv"
+
+    def __init__(self, window):
+        self.window = window
+
+    @property
+    def keeps(self):
+        return ("x", "w") if self.activation == "none" else ("x", "w", "y")
+
+    def infer(self, specs):
+        x, w, _ = specs
+        _check_channels(self.who, x, w, w.shape[1] * w.groups)
+        return (TensorSpec((x.shape[0], w.shape[0], *self.window.output(self.who, x.shape))),)
+
+    def cost(self, specs, outs, facts):
+        return _cost(specs, outs, facts, outs[0].values * specs[1].shape[1])
+
+    def choices(self, facts, specs, outs):
+        return [_tile(facts, specs[1], _columns(self.window, specs[0], outs[0]))]
+
+    def gradient(self, emit, values, dy, wanted):
+        grad = unactivated(self, emit, values["y"], dy["y"])
+        found = {}
+        if "x" in wanted:
+            swapped = emit(FilterSwap(), values["w"])
+            found["x"] = emit(ConvTranspose2d(self.window, values["x"].spec.shape[2:]), grad, swapped, None)
+        if "w" in wanted:
+            found["w"] = emit(ConvGradW(self.window, values["w"].spec), values["x"], grad)
+        if "b" in wanted:
+            found["b"] = emit(ChannelSum(), grad)
+        return found
+
+    def record(self, rec, ins, outs, work, choice):
+        x, w, b = ins
+        k, c_group, r, s = w.spec.shape
+        groups = w.spec.groups
+        whole = (x[0] if isinstance(x, tuple) else x).spec
+        n, _, h, wd = whole.shape
+        p, q = outs[0].spec.shape[2:]
+        window = self.window
+        tiles = dict(choice.tiles)
+        if _is_pointwise(window):
+            h, wd, p, q = 1, h * wd, 1, p * q
+        per_row = -(-q // tiles["WT"])
+        defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
+        args = [
+            *_piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
+            k, p, q, *window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
+            k // groups, c_group, per_row, *self.activation_args(),
+        ]
+        _launch_direct(rec, args, n * p * per_row, k, defines)
+
+
+class ConvTranspose2d(Layer):
+    """y[n,k,h,w] = f(b[k] + sum of w[k,c,r,s] x[n,c,p,q] over all p*stride - pad + r*dilation = h, likewise w).
+
+    The gradient of a convolution with respect to its input, and a layer of its own. Operands as Conv2d's, with
+    w as (K, C/g, R, S) where C are the channels of x.
+
+    Args:
+        window: the window that slides over y. size: (rows, cols) of y.
+    """
+
+    inputs = ("x", "w", "b")
+    accepts = {"w": ("filter",)}
+    activates = True
+    who = "convtranspose"
+
+    def __init__(self, window, size):
+        self.window = window
+        self.size = size
+
+    @property
+    def keeps(self):
+        return ("x", "w") if self.activation == "none" else ("x", "w", "y")
+
+    def infer(self, specs):
+        x, w, _ = specs
+        _check_channels(self.who, x, w, w.shape[1] * w.groups)
+        return (TensorSpec((x.shape[0], w.shape[0], *self.size)),)
+
+    def cost(self, specs, outs, facts):
+        return _cost(specs, outs, facts, specs[0].values * specs[1].shape[0] // specs[1].groups)
+
+    def choices(self, facts, specs, outs):
+        return [_tile(facts, specs[1], -(-outs[0].shape[3] // self.window.stride[1]))]
+
+    def gradient(self, emit, values, dy, wanted):
+        grad = unactivated(self, emit, values["y"], dy["y"])
+        found = {}
+        swapped_spec = FilterSwap().infer([values["w"].spec])[0]
+        # Output padding can leave rows that no window reaches: floor drops them.
+        window = Window(
+            self.window.kernel, self.window.stride, self.window.pads, self.window.dilation, rounding="floor"
+        )
+        if "x" in wanted:
+            found["x"] = emit(Conv2d(window), grad, emit(FilterSwap(), values["w"]), None)
+        if "w" in wanted:
+            found["w"] = emit(FilterSwap(), emit(ConvGradW(window, swapped_spec), grad, values["x"]))
+        if "b" in wanted:
+            found["b"] = emit(ChannelSum(), grad)
+        return found
+
+    def record(self, rec, ins, outs, work, choice):
+        x, w, b = ins
+        k, c_group, r, s = w.spec.shape
+        groups = w.spec.groups
+        n, _, h, wd = x.spec.shape
+        p, q = self.size
+        tiles = dict(choice.tiles)
+        stride = self.window.stride[1]
+        per_row = stride * ceil_div(ceil_div(q, stride), tiles["WT"])
+        defines = {**tiles, "TRANSPOSED": 1}
+        args = [
+            *_piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
+            k, p, q, *self.window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
+            k // groups, c_group, per_row, *self.activation_args(),
+        ]
+        _launch_direct(rec, args, n * p * per_row, k, defines)
+
+
+class ConvGradW(Layer):
+    """dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n, c, p*stride - pad + r*dilation, ...]; `spec` is w's."""
+
+    inputs = ("x", "dy")
+    outputs = ("dw",)
+    accepts = {"x": ("block", "plain")}
+
+    def __init__(self, window, spec):
+        self.window = window
+        self.spec = spec
+
+    def infer(self, specs):
+        return (self.spec,)
+
+    def cost(self, specs, outs, facts):
+        return _cost(specs, outs, facts, specs[1].values * self.spec.shape[1] * self.spec.shape[2] * self.spec.shape[3])
+
+    def choices(self, facts, specs, outs):
+        block = facts.block
+        pairs = self.spec.elements(block) // (self.spec.shape[2] * self.spec.shape[3] * block * block)
+        chunks = split_rows(specs[1].shape[0] * specs[1].shape[2], pairs)
+        return [Choice("direct", (("chunks", chunks),), chunks * self.spec.nbytes(block))]
+
+    def record(self, rec, ins, outs, work, choice):
+        x, dy = ins
+        block = rec.facts.block
+        k, c_group, r, s = self.spec.shape
+        groups = self.spec.groups
+        c = c_group * groups
+        n, _, p, q = dy.spec.shape
+        depth = filter_blocks(k, c, groups, block)
+        chunks = dict(choice.tiles)["chunks"]
+        rows = -(-n * p // chunks)
+        args = [
+            x, dy, work, n, c, *x.spec.shape[2:], k, p, q, *self.window.args(), depth, k // groups, c_group, rows,
+        ]
+        rec.launch(
+            "conv_grad.cl", "conv_grad_w", (chunks, depth, blocks(k, block)), args,
+            defines={"PLANAR": int(x.spec.layout == "plain")}, local_size=(1, 1, 1),
+        )
+        items = self.spec.elements(block) // block
+        rec.launch("conv_grad.cl", "sum_parts", (items,), [work, outs[0], items, chunks])
+
+
+class ChannelSum(Layer):
+    """db[k] = sum over n,p,q of dy[n,k,p,q]: the gradient of a bias."""
+
+    inputs = ("dy",)
+    outputs = ("db",)
+
+    def infer(self, specs):
+        return (TensorSpec((1, specs[0].shape[1], 1, 1)),)
+
+    def choices(self, facts, specs, outs):
+        n, k, p, q = specs[0].shape
+        chunks = split_rows(n * p, blocks(k, facts.block))
+        return [Choice("direct", (("chunks", chunks),), chunks * outs[0].nbytes(facts.block))]
+
+    def record(self, rec, ins, outs, work, choice):
+        n, k, p, q = ins[0].spec.shape
+        chunks = dict(choice.tiles)["chunks"]
+        k_blocks = blocks(k, rec.facts.block)
+        args = [ins[0], work, n, k_blocks, p, q, -(-n * p // chunks)]
+        rec.launch("conv_grad.cl", "channel_sum", (chunks, k_blocks), args, local_size=(1, 1))
+        rec.launch("conv_grad.cl", "sum_parts", (k_blocks,), [work, outs[0], k_blocks, chunks])
+
+
+def ceil_div(a, b):
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def split_rows(rows, parallel):
+    """Into how many chunks a sum over `rows` is split, for about 64 work-items beside `parallel` others.
+
+    A function of the shape alone: the order of the sum, and so its bits, must not depend on the device.
+    """
+    return max(1, min(rows, -(-64 // parallel)))
+
+
+def _check_channels(who, x, w, wanted):
+    if x.shape[1] != wanted:
+        raise ShapeError(f"{who}: the input {x} has {x.shape[1]} channels but the weights {w} read {wanted}")
+
+
+def _cost(specs, outs, facts, products):
+    tensors = [s for s in (*specs, *outs) if s is not None]
+    taps = specs[1].shape[2] * specs[1].shape[3] if specs[1].layout == "filter" else 1
+    return Cost(2 * products * taps, sum(s.nbytes(facts.block) for s in tensors))
+
+
+def _is_pointwise(window):
+    """1x1, stride 1, no padding: the image is one long row."""
+    return window.kernel == (1, 1) and window.stride == (1, 1) and window.pads == ((0, 0), (0, 0))
+
+
+def _columns(window, x, y):
+    """Outputs in one row of tiles."""
+    return y.shape[2] * y.shape[3] if _is_pointwise(window) else y.shape[3]
+
+
+# Widths of a register tile: few, so that networks share programs.
+_WIDTHS = (1, 2, 3, 4, 5, 7, 8, 10, 14, 28)
+
+
+def _tile(facts, w, columns):
+    """The register tile WT x KB for rows of `columns` outputs: least waste first, then most reuse."""
+    budget = facts.accumulators
+    k_blocks = blocks(w.shape[0], facts.block)
+    whole = w.groups > 1 and w.shape[0] // w.groups % facts.block == 0 and w.shape[1] % facts.block == 0
+    shared = k_blocks if w.groups == 1 else (k_blocks // w.groups if whole else 1)
+    best = None
+    for kb in range(1, 5):
+        if kb > shared or (w.groups > 1 and shared % kb):
+            continue
+        for wt in _WIDTHS:
+            if wt > min(budget // kb, columns):
+                break
+            waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
+            # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
+            price = waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
+            if best is None or price < best[0]:
+                best = (price, wt, kb)
+    _, wt, kb = best
+    return Choice("direct", (("WT", wt), ("KB", kb)))
+
+
+def _piece_args(x, block, defines):
+    """Kernel arguments of an input given whole or in pieces; sets PIECES."""
+    if not isinstance(x, tuple):
+        return [x, blocks(x.spec.shape[1], block)]
+    defines["PIECES"] = 4
+    args, end = [], 0
+    for i in range(4):
+        piece = x[min(i, len(x) - 1)]
+        if i < len(x):
+            end += blocks(piece.spec.shape[1], block)
+        args += [piece, end]
+    return args
+
+
+def _launch_direct(rec, args, items, k, defines):
+    groups = -(-blocks(k, rec.facts.block) // defines["KB"])
+    group = rec.facts.work_group
+    rec.launch("conv_direct.cl", "conv_direct", (items, groups), args, defines={**defines, "WG": group},
+               local_size=(group, 1))

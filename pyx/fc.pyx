@@ -1,0 +1,153 @@
+"""The fully-connected layer and its gradients: matrix products over whole images.
+
+A filter as large as the image is a fully-connected layer, so weights have the layout of a filter
+(K, C, H, W): one row of L = ceil(C/B)*H*W*B values per output channel, in the order of the image's blocks.
+"""
+
+from clconv.errors import ShapeError
+from clconv.shapes import TensorSpec, blocks
+
+from clconv._core.activation import unactivated
+from clconv._core.conv import ChannelSum
+from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.layout import FilterSwap
+
+
+class FullyConnected(Layer):
+    """y[n,k] = f(b[k] + sum over c,h,w of w[k,c,h,w] x[n,c,h,w]); w a filter (K, C, H, W); y (N, K, 1, 1)."""
+
+    inputs = ("x", "w", "b")
+    accepts = {"w": ("filter",)}
+    activates = True
+
+    @property
+    def keeps(self):
+        return ("x", "w") if self.activation == "none" else ("x", "w", "y")
+
+    def infer(self, specs):
+        x, w, _ = specs
+        if x.shape[1:] != w.shape[1:]:
+            raise ShapeError(f"fc: the input {x} does not match the weights {w}: {w.values // w.shape[0]} values expected")
+        return (TensorSpec((x.shape[0], w.shape[0], 1, 1)),)
+
+    def cost(self, specs, outs, facts):
+        return _cost(specs[0], specs[1], outs[0], facts)
+
+    def choices(self, facts, specs, outs):
+        return [_tile(facts, specs[0].shape[0], blocks(specs[1].shape[0], facts.block))]
+
+    def gradient(self, emit, values, dy, wanted):
+        grad = unactivated(self, emit, values["y"], dy["y"])
+        found = {}
+        if "x" in wanted:
+            found["x"] = emit(FullyConnectedGradX(values["x"].spec), grad, emit(RowSwap(), values["w"]))
+        if "w" in wanted:
+            found["w"] = emit(FullyConnectedGradW(values["w"].spec), values["x"], grad)
+        if "b" in wanted:
+            found["b"] = emit(ChannelSum(), grad)
+        return found
+
+    def record(self, rec, ins, outs, work, choice):
+        x, w, b = ins
+        block = rec.facts.block
+        length = w.spec.elements(block) // (blocks(w.spec.shape[0], block) * block)
+        _launch_fc(rec, [x, w, b, outs[0]], x.spec.shape[0], length, w.spec.shape[0], self.activation_args(), choice)
+
+
+class RowSwap(Layer):
+    """Filter (K, C, H, W) -> the matrix (L, K) as a filter of 1x1 taps, L the padded values of an image."""
+
+    inputs = ("w",)
+    accepts = {"w": ("filter",)}
+
+    def infer(self, specs):
+        k, c, h, w = specs[0].shape
+        # Stored as [C blocks * H * W][K blocks][B of k][B of l]: this spec has the right size for any B.
+        return (TensorSpec((c, k, h, w), layout="filter"),)
+
+    def record(self, rec, ins, outs, work, choice):
+        spec, block = ins[0].spec, rec.facts.block
+        k = spec.shape[0]
+        length = spec.elements(block) // (blocks(k, block) * block)
+        items = outs[0].spec.elements(block) // block
+        args = [ins[0], outs[0], items, k, length, k, length, 1, length // block, blocks(k, block)]
+        rec.launch("layout.cl", "filter_swap", (items,), args)
+
+
+class FullyConnectedGradX(Layer):
+    """dx = dy times the swapped weights; `spec` is x's."""
+
+    inputs = ("dy", "swapped")
+    outputs = ("dx",)
+    accepts = {"swapped": ("filter",)}
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def infer(self, specs):
+        return (self.spec,)
+
+    def cost(self, specs, outs, facts):
+        return _cost(specs[0], specs[1], outs[0], facts)
+
+    def choices(self, facts, specs, outs):
+        rows = self.spec.elements(facts.block) // (self.spec.shape[0] * facts.block)
+        return [_tile(facts, self.spec.shape[0], rows)]
+
+    def record(self, rec, ins, outs, work, choice):
+        block = rec.facts.block
+        batch, k = ins[0].spec.shape[:2]
+        length = self.spec.elements(block) // batch
+        _launch_fc(rec, [*ins, None, outs[0]], batch, blocks(k, block) * block, length, [0, 0.0], choice)
+
+
+class FullyConnectedGradW(Layer):
+    """dw[k,l] = sum over n of dy[n,k] x[n,l]; `spec` is w's."""
+
+    inputs = ("x", "dy")
+    outputs = ("dw",)
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def infer(self, specs):
+        return (self.spec,)
+
+    def cost(self, specs, outs, facts):
+        return _cost(specs[0], specs[1], outs[0], facts)
+
+    def choices(self, facts, specs, outs):
+        kb = 2 if blocks(self.spec.shape[0], facts.block) > 1 and facts.block > 4 else 1
+        lt = max(n for n in (1, 2, 4, 8, 16) if n <= facts.block and n * kb <= facts.accumulators)
+        return [Choice("direct", (("KB", kb), ("LT", lt)))]
+
+    def record(self, rec, ins, outs, work, choice):
+        block = rec.facts.block
+        k_blocks = blocks(self.spec.shape[0], block)
+        length = self.spec.elements(block) // (k_blocks * block)
+        tiles = dict(choice.tiles)
+        items, group = length // tiles["LT"], rec.facts.work_group
+        args = [*ins, outs[0], items, ins[0].spec.shape[0], length, k_blocks]
+        rec.launch("fc.cl", "fc_grad_w", (items, -(-k_blocks // tiles["KB"])), args,
+                   defines={**tiles, "WG": group}, local_size=(group, 1))
+
+
+def _cost(a, b, c, facts):
+    batch = a.shape[0]
+    weights = next(s.values for s in (a, b, c) if s.layout == "filter")
+    return Cost(2 * batch * weights, sum(s.nbytes(facts.block) for s in (a, b, c)))
+
+
+def _tile(facts, batch, k_blocks):
+    """NT images x KB output blocks: the weights are read once per NT images."""
+    nt = min(batch, 7)
+    kb = max(1, min(facts.accumulators // nt, 4, k_blocks))
+    return Choice("direct", (("NT", nt), ("KB", kb)))
+
+
+def _launch_fc(rec, tensors, batch, length, k, activation, choice):
+    tiles = dict(choice.tiles)
+    items, group = -(-batch // tiles["NT"]), rec.facts.work_group
+    groups = -(-blocks(k, rec.facts.block) // tiles["KB"])
+    args = [*tensors, items, batch, length, k, *activation]
+    rec.launch("fc.cl", "fc", (items, groups), args, defines={**tiles, "WG": group}, local_size=(group, 1))

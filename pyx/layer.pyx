@@ -1,0 +1,119 @@
+"""What every operator of a graph answers: the base class of the layers in pyx/.
+
+A layer knows neither graph nor queue. Before anything is allocated it says what shapes it makes, what it
+costs and how it could run; then it records its launches. Its gradient is a few more layers.
+"""
+
+from dataclasses import dataclass
+
+from clconv.errors import ShapeError
+
+# Activation codes of cl/common.h, in the order of its switch.
+ACTIVATIONS = ("none", "relu", "leaky_relu", "relu6", "sigmoid", "tanh")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a layer.
+
+    Attributes:
+        name: the algorithm, as printed. tiles: its build definitions. workspace_bytes: exact; exists
+            only while the layer runs.
+    """
+
+    name: str
+    tiles: tuple = ()
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes: floating-point operations (a multiply-add is two) and bytes moved."""
+
+    flops: int
+    traffic_bytes: int
+
+
+class Layer:
+    """Base of all operators. Instances are immutable.
+
+    Class attributes:
+        inputs, outputs: operand names. An input may be None where the layer allows it.
+        keeps: names among them that the gradient reads; all else may be freed.
+        updates: names of inputs that are overwritten where they are (weights, running statistics).
+        inplace: {output name: names of inputs whose memory it may take over}; the shapes and layouts
+            must agree, which the planner checks.
+        accepts: {input name: layouts it can read}; "block" where not listed.
+        pieces: names of inputs that may be given as several pieces along the channels.
+        activates: whether `activation` can be applied in the epilogue.
+    """
+
+    inputs = ("x",)
+    outputs = ("y",)
+    keeps = ()
+    updates = ()
+    inplace = {}
+    accepts = {}
+    pieces = ()
+    activates = False
+    activation = "none"
+    slope = 0.0
+
+    def infer(self, specs):
+        """Output specs for input specs (None for an absent input); raises ShapeError where they do not fit."""
+        return (specs[0],)
+
+    def choices(self, facts, specs, outs):
+        """Ways to run it on a device with these facts, best first."""
+        return [Choice("plain")]
+
+    def cost(self, specs, outs, facts):
+        """See `Cost`; by default one pass over all operands."""
+        tensors = [s for s in (*specs, *outs) if s is not None]
+        return Cost(
+            sum(s.values for s in outs),
+            sum(s.nbytes(facts.block) for s in tensors),
+        )
+
+    def gradient(self, emit, values, dy, wanted):
+        """Emits the layers that compute the gradients of the inputs named in `wanted`.
+
+        Args:
+            emit: emit(layer, *inputs) adds a layer and returns its outputs (a value, or a tuple).
+            values: {name: value} of inputs and outputs; only those in `keeps` may be passed on.
+            dy: {output name: value of its gradient}; absent where nothing depends on the output.
+
+        Returns:
+            {input name: value of its gradient}
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no gradient")
+
+    def record(self, rec, ins, outs, work, choice):
+        """Appends the launches of one run to `rec`, with tensors for inputs, outputs and workspace."""
+        raise NotImplementedError
+
+    def with_activation(self, activation, slope):
+        """A copy that applies an activation in its epilogue."""
+        assert self.activates and self.activation == "none"
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.activation = activation
+        twin.slope = slope
+        return twin
+
+    def activation_args(self):
+        """The kernel arguments of the epilogue: code and slope."""
+        return ACTIVATIONS.index(self.activation), float(self.slope)
+
+    @property
+    def differentiable(self):
+        """Whether a gradient exists."""
+        return type(self).gradient is not Layer.gradient
+
+
+def same_shape(who, specs):
+    """Raises ShapeError unless all specs have one shape; returns the first."""
+    for spec in specs[1:]:
+        if spec.shape != specs[0].shape:
+            raise ShapeError(f"{who}: shapes differ: {' and '.join(str(s) for s in specs)}; they must be equal")
+    return specs[0]

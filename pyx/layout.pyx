@@ -1,0 +1,84 @@
+"""Conversions between layouts: into and out of channel blocks, flattening, swapping a filter's channels."""
+
+from clconv.shapes import TensorSpec, filter_blocks
+
+from clconv._core.layer import Layer
+
+
+def _pixels(spec, block):
+    """Work-items of one pixel and channel block each."""
+    return spec.elements(block) // block
+
+
+class ToBlocks(Layer):
+    """(N, C, H, W) row-major -> channel blocks."""
+
+    accepts = {"x": ("plain",)}
+
+    def infer(self, specs):
+        return (TensorSpec(specs[0].shape, specs[0].dtype, "block"),)
+
+    def gradient(self, emit, values, dy, wanted):
+        return {"x": emit(ToPlain(), dy["y"])}
+
+    def record(self, rec, ins, outs, work, choice):
+        n, c, h, w = outs[0].spec.shape
+        items = _pixels(outs[0].spec, rec.facts.block)
+        rec.launch("layout.cl", "to_blocks", (items,), [ins[0], outs[0], items, c, h * w])
+
+
+class ToPlain(Layer):
+    """Channel blocks -> (N, C, H, W) row-major."""
+
+    def infer(self, specs):
+        return (TensorSpec(specs[0].shape, specs[0].dtype, "plain"),)
+
+    def gradient(self, emit, values, dy, wanted):
+        return {"x": emit(ToBlocks(), dy["y"])}
+
+    def record(self, rec, ins, outs, work, choice):
+        n, c, h, w = ins[0].spec.shape
+        items = _pixels(ins[0].spec, rec.facts.block)
+        rec.launch("layout.cl", "to_plain", (items,), [ins[0], outs[0], items, c, h * w])
+
+
+class Flatten(Layer):
+    """(N, C, H, W) -> (N, C*H*W, 1, 1), in NCHW order; `inverse_of` (C, H, W) makes it the way back."""
+
+    def __init__(self, inverse_of=None):
+        self.inverse_of = inverse_of
+
+    def infer(self, specs):
+        n, c, h, w = specs[0].shape
+        return (TensorSpec((n, *self.inverse_of) if self.inverse_of else (n, c * h * w, 1, 1)),)
+
+    def gradient(self, emit, values, dy, wanted):
+        return {"x": emit(Flatten(None if self.inverse_of else values["x"].spec.shape[1:]), dy["y"])}
+
+    def record(self, rec, ins, outs, work, choice):
+        n, c, h, w = (outs if self.inverse_of else ins)[0].spec.shape
+        items = outs[0].spec.elements(rec.facts.block)
+        kernel = "unflatten" if self.inverse_of else "flatten"
+        rec.launch("layout.cl", kernel, (items,), [ins[0], outs[0], items, c, h * w])
+
+
+class FilterSwap(Layer):
+    """Filter (K, C/g, R, S) -> (C, K/g, R, S): what the input gradient convolves with."""
+
+    inputs = ("w",)
+    accepts = {"w": ("filter",)}
+
+    def infer(self, specs):
+        k, c_group, r, s = specs[0].shape
+        groups = specs[0].groups
+        return (TensorSpec((c_group * groups, k // groups, r, s), layout="filter", groups=groups),)
+
+    def record(self, rec, ins, outs, work, choice):
+        spec, block = ins[0].spec, rec.facts.block
+        k, c_group, r, s = spec.shape
+        groups = spec.groups
+        c = c_group * groups
+        depth, swapped_depth = filter_blocks(k, c, groups, block), filter_blocks(c, k, groups, block)
+        items = outs[0].spec.elements(block) // block
+        args = [ins[0], outs[0], items, k, c, k // groups, c_group, r * s, depth, swapped_depth]
+        rec.launch("layout.cl", "filter_swap", (items,), args)

@@ -1,0 +1,193 @@
+"""The one allocator: slabs of device memory, a ledger by tag, the budget and the peak.
+
+Nothing else in clconv creates a cl_mem, so `peak_bytes` is what the network really took.
+"""
+
+from libc.stdint cimport int32_t, uint8_t
+
+import numpy as np
+
+from clconv.errors import ArgumentError, BudgetError, OutOfMemoryError, StateError, status_name
+
+from . cimport opencl
+from .opencl cimport check, cl
+
+cdef size_t READ_WRITE = 1
+ALIGN = 64  # bytes; every tensor starts at a multiple
+
+
+def align(size_t nbytes) -> int:
+    """`nbytes` rounded up to the alignment of tensors."""
+    return (nbytes + ALIGN - 1) // ALIGN * ALIGN
+
+
+cdef class Slab:
+    """One cl_mem, owned by its allocator. Freed by `release`, or with the last reference."""
+
+    def release(self):
+        """Gives the memory back; a second call does nothing."""
+        if self.handle != NULL:
+            cl.release_buffer(self.handle)
+            self.handle = NULL
+            (<Allocator>self.allocator)._forget(self.nbytes, self.tag)
+
+    @property
+    def released(self) -> bool:
+        return self.handle == NULL
+
+    def __dealloc__(self):
+        if self.handle != NULL:
+            cl.release_buffer(self.handle)
+            self.handle = NULL
+            if self.allocator is not None:
+                (<Allocator>self.allocator)._forget(self.nbytes, self.tag)
+
+
+cdef class Allocator:
+    """Device memory of one network.
+
+    Args:
+        device: the `Device` whose context and queue are used.
+        budget: the most bytes that may be live at once, or None.
+    """
+
+    def __init__(self, device, budget=None):
+        opencl.load()
+        self.device = device
+        self.context = <cl_handle><size_t>device.context.int_ptr
+        self.queue = <cl_handle><size_t>device.queue.int_ptr
+        self.budget = budget
+        self.by_tag = {}
+
+    def set_budget(self, budget):
+        """Changes the budget; what is live already must fit into it."""
+        if budget is not None and self.live_bytes > budget:
+            raise BudgetError(
+                f"memory: {self.live_bytes} bytes are live, more than the budget of {budget}; release them first"
+            )
+        self.budget = budget
+
+    def reset_peak(self):
+        """Starts a new peak from what is live now."""
+        self.peak_bytes = self.live_bytes
+
+    def allocate(self, size_t nbytes, str tag, str who="memory") -> Slab:
+        """A slab of `nbytes` (a multiple of the alignment is taken).
+
+        Raises:
+            BudgetError: it would pass the budget; nothing was allocated.
+            OutOfMemoryError: the device refuses; `who` is named, with the bytes wanted and held.
+        """
+        cdef int32_t status = 0
+        cdef Slab slab
+        nbytes = max(align(nbytes), ALIGN)
+        if self.budget is not None and self.live_bytes + nbytes > self.budget:
+            raise BudgetError(
+                f"{who}: {nbytes} bytes for {tag} on top of {self.live_bytes} held pass the budget of "
+                f"{self.budget}; nothing was allocated"
+            )
+        if nbytes > self.device.facts.max_alloc_bytes:
+            raise OutOfMemoryError(
+                f"{who}: {nbytes} bytes for {tag} in one piece, but {self.device.facts.name} allows at most "
+                f"{self.device.facts.max_alloc_bytes} per allocation ({self.live_bytes} held)"
+            )
+        slab = Slab.__new__(Slab)
+        slab.handle = cl.create_buffer(self.context, READ_WRITE, nbytes, NULL, &status)
+        if status != 0:
+            slab.handle = NULL
+            raise OutOfMemoryError(
+                f"{who}: {self.device.facts.name} refused {nbytes} bytes for {tag} with {self.live_bytes} bytes "
+                f"held: {status_name(status)} ({status})"
+            )
+        slab.nbytes = nbytes
+        slab.tag = tag
+        slab.allocator = self
+        self.live_bytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self.by_tag[tag] = self.by_tag.get(tag, 0) + nbytes
+        return slab
+
+    def _forget(self, size_t nbytes, str tag):
+        self.live_bytes -= nbytes
+        self.by_tag[tag] -= nbytes
+        if not self.by_tag[tag]:
+            del self.by_tag[tag]
+
+    def fill(self, Slab slab, uint8_t byte=0):
+        """Sets every byte of a slab. Also commits it: drivers allocate lazily, so only now it is known to fit."""
+        with_name = f"filling {slab.nbytes} bytes of {slab.tag}"
+        check(cl.enqueue_fill(self.queue, slab.handle, &byte, 1, 0, slab.nbytes, 0, NULL, NULL), with_name)
+        check(cl.finish(self.queue), with_name)
+
+
+cdef class Tensor:
+    """A piece of a slab with the spec of what it holds.
+
+    Attributes:
+        spec: TensorSpec. nbytes: stored bytes, layout padding included. offset_bytes: from the slab's start.
+    """
+
+    def __init__(self, Slab slab, size_t offset_bytes, spec, size_t nbytes):
+        assert offset_bytes % ALIGN == 0 and offset_bytes + nbytes <= slab.nbytes
+        self.slab = slab
+        self.offset_bytes = offset_bytes
+        self.nbytes = nbytes
+        self.spec = spec
+
+    @property
+    def offset(self) -> int:
+        """Elements from the slab's start."""
+        return self.offset_bytes // 4
+
+    def part(self, size_t offset_bytes, size_t nbytes, spec) -> Tensor:
+        """A tensor inside this one, e.g. one of several workspaces."""
+        assert offset_bytes + nbytes <= self.nbytes
+        return Tensor(self.slab, self.offset_bytes + offset_bytes, spec, nbytes)
+
+    def write(self, array, str who="upload", bint wait=True):
+        """Copies a C-contiguous array of exactly `nbytes` bytes to the device.
+
+        With wait=False the array must stay unchanged until the queue has passed the copy.
+        """
+        cdef const uint8_t[::1] data = _bytes(array, self.nbytes, who)
+        cdef Allocator owner = <Allocator>self.slab.allocator
+        cdef size_t n = self.nbytes
+        cdef cl_handle handle = _alive(self.slab, who)
+        cdef size_t offset = self.offset_bytes
+        cdef int32_t status
+        cdef int blocking = wait
+        with nogil:
+            status = cl.enqueue_write(owner.queue, handle, blocking, offset, n, &data[0], 0, NULL, NULL)
+        check(status, who)
+
+    def read(self, array, str who="download"):
+        """Waits for the queue and copies the tensor into a C-contiguous array of exactly `nbytes` bytes."""
+        cdef uint8_t[::1] data = _bytes(array, self.nbytes, who)
+        cdef Allocator owner = <Allocator>self.slab.allocator
+        cdef size_t n = self.nbytes
+        cdef cl_handle handle = _alive(self.slab, who)
+        cdef size_t offset = self.offset_bytes
+        cdef int32_t status
+        with nogil:
+            status = cl.enqueue_read(owner.queue, handle, 1, offset, n, &data[0], 0, NULL, NULL)
+        check(status, who)
+
+    def fill(self, uint8_t byte=0):
+        """Sets every byte; does not wait."""
+        cdef Allocator owner = <Allocator>self.slab.allocator
+        check(
+            cl.enqueue_fill(owner.queue, _alive(self.slab, "fill"), &byte, 1, self.offset_bytes, self.nbytes, 0, NULL, NULL),
+            "fill",
+        )
+
+
+cdef cl_handle _alive(Slab slab, object who) except NULL:
+    if slab.handle == NULL:
+        raise StateError(f"{who}: the memory was released")
+    return slab.handle
+
+
+def _bytes(array, size_t nbytes, who):
+    if not array.flags.c_contiguous or array.nbytes != nbytes:
+        raise ArgumentError(f"{who}: the array has {array.nbytes} bytes where the tensor has {nbytes}, or is not contiguous")
+    return array.reshape(-1).view(np.uint8)
