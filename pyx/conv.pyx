@@ -4,7 +4,7 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks, filter_blocks, window_count
 
 from clconv._core.activation import unactivated
-from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.layer import Choice, Cost, Layer, piece_args
 from clconv._core.layout import FilterSwap
 
 
@@ -89,7 +89,7 @@ class Conv2d(Layer):
         per_row = -(-q // tiles["WT"])
         defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
         args = [
-            *_piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
+            *piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
             k, p, q, *window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
             k // groups, c_group, per_row, *self.activation_args(),
         ]
@@ -157,7 +157,7 @@ class ConvTranspose2d(Layer):
         per_row = stride * ceil_div(ceil_div(q, stride), tiles["WT"])
         defines = {**tiles, "TRANSPOSED": 1}
         args = [
-            *_piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
+            *piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
             k, p, q, *self.window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
             k // groups, c_group, per_row, *self.activation_args(),
         ]
@@ -289,20 +289,6 @@ def _tile(facts, w, columns):
                 best = (price, wt, kb)
     _, wt, kb = best
     return Choice("direct", (("WT", wt), ("KB", kb)))
-
-
-def _piece_args(x, block, defines):
-    """Kernel arguments of an input given whole or in pieces; sets PIECES."""
-    if not isinstance(x, tuple):
-        return [x, blocks(x.spec.shape[1], block)]
-    defines["PIECES"] = 4
-    args, end = [], 0
-    for i in range(4):
-        piece = x[min(i, len(x) - 1)]
-        if i < len(x):
-            end += blocks(piece.spec.shape[1], block)
-        args += [piece, end]
-    return args
 
 
 def _launch_direct(rec, args, items, k, defines):

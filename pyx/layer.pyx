@@ -7,6 +7,7 @@ costs and how it could run; then it records its launches. Its gradient is a few 
 from dataclasses import dataclass
 
 from clconv.errors import ShapeError
+from clconv.shapes import blocks
 
 # Activation codes of cl/common.h, in the order of its switch.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "relu6", "sigmoid", "tanh")
@@ -117,3 +118,17 @@ def same_shape(who, specs):
         if spec.shape != specs[0].shape:
             raise ShapeError(f"{who}: shapes differ: {' and '.join(str(s) for s in specs)}; they must be equal")
     return specs[0]
+
+
+def piece_args(x, block, defines):
+    """Kernel arguments of an input given whole or in pieces; sets PIECES."""
+    if not isinstance(x, tuple):
+        return [x, blocks(x.spec.shape[1], block)]
+    defines["PIECES"] = 4
+    args, end = [], 0
+    for i in range(4):
+        piece = x[min(i, len(x) - 1)]
+        if i < len(x):
+            end += blocks(piece.spec.shape[1], block)
+        args += [piece, end]
+    return args
