@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._core.conv import Conv2d, ConvTranspose2d, Window
+from .._core.conv_depthwise import DepthwiseConv2d, DepthwiseTranspose2d
 from ..graph import Value
 from ..shapes import TensorSpec
 from .base import Build, IntPair, Layer, PadLike
@@ -47,14 +48,14 @@ class Conv(Layer):
         given = self.settings
         window = Window(given["kernel"], given["stride"], given["pads"], given["dilation"], given["rounding"])
         k, c_group, r, s = b.shapes["weight"]
-        weight = b.param(
-            "weight",
-            TensorSpec((k, c_group, r, s), layout="filter", groups=self.groups),
-            init="weight",
-            fans=(c_group * r * s, k // self.groups * r * s),
-        )
+        if depthwise := _is_depthwise(self.groups, c_group, k):
+            spec = TensorSpec((1, k, r, s))
+        else:
+            spec = TensorSpec((k, c_group, r, s), layout="filter", groups=self.groups)
+        fans = (c_group * r * s, k // self.groups * r * s)
+        weight = b.param("weight", spec, init="weight", fans=fans)
         bias = b.param("bias") if self.bias else None
-        return b.add(Conv2d(window), *xs, weight, bias)
+        return b.add(DepthwiseConv2d(window) if depthwise else Conv2d(window), *xs, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,17 @@ class ConvTranspose(Layer):
         window = Window(given["kernel"], given["stride"], given["pads"], given["dilation"])
         size = self.reference.output_shape(self.arguments, [xs[0].spec.shape])[2:]
         c, k_group, r, s = b.shapes["weight"]
-        weight = b.param(
-            "weight",
-            TensorSpec((k_group * self.groups, c // self.groups, r, s), layout="filter", groups=self.groups),
-            init="weight",
-            fans=(c // self.groups * r * s, k_group * r * s),
-            swap=True,
-        )
+        if depthwise := _is_depthwise(self.groups, k_group, c):
+            spec = TensorSpec((1, c, r, s))
+        else:
+            spec = TensorSpec((k_group * self.groups, c // self.groups, r, s), layout="filter", groups=self.groups)
+        fans = (c // self.groups * r * s, k_group * r * s)
+        weight = b.param("weight", spec, init="weight", fans=fans, swap=not depthwise)
         bias = b.param("bias") if self.bias else None
-        return b.add(ConvTranspose2d(window, size), *xs, weight, bias)
+        operator = DepthwiseTranspose2d(window, size) if depthwise else ConvTranspose2d(window, size)
+        return b.add(operator, *xs, weight, bias)
+
+
+def _is_depthwise(groups: int, per_group: int, channels: int) -> bool:
+    """Whether each channel is convolved by itself; a lone channel is not: its image may come row-major."""
+    return groups == channels > 1 and per_group == 1
