@@ -23,6 +23,7 @@ from .shapes import TensorSpec
 
 EPS = float(np.finfo(np.float32).eps)
 CONTEXT = Context(seed=0x1234567890ABCDEF, step=7, layer_id=0)
+COUNTERS = np.array([CONTEXT.seed & 0xFFFFFFFF, CONTEXT.seed >> 32, CONTEXT.step, 0], np.uint32).view(np.int32)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def _run(graph: Graph, values: Values, device: Device) -> dict[str, Array]:
     plan = make_plan(graph, device.facts)
     session = Session(device)
     arrays = {f"layer.{name}": a.astype(np.float32) for name, a in (*values.params.items(), *values.state.items())}
+    arrays["counters"] = COUNTERS
     try:
         session.load(graph.persistent, arrays)
         feeds = {f"x{i}": x.astype(np.float32) for i, x in enumerate(values.inputs)}

@@ -1,6 +1,7 @@
 """Dropout, with random numbers that depend on nothing but seed, step, layer and element."""
 
 from clconv.errors import ShapeError
+from clconv.shapes import TensorSpec
 
 from clconv._core.layer import Cost, Layer
 
@@ -25,7 +26,7 @@ class Dropout(Layer):
     def infer(self, specs):
         if specs[1].shape != (4,) or specs[1].dtype != "int32":
             raise ShapeError(f"dropout: counters {specs[1]} of {specs[1].dtype} must be 4 of int32")
-        return (specs[0],)
+        return (TensorSpec(specs[0].shape),)
 
     def cost(self, specs, outs, facts):
         return Cost(FLOPS_PER_VALUE * outs[0].values, 2 * outs[0].nbytes(facts.block))

@@ -25,7 +25,7 @@ class Loss(Layer):
         scores = specs[0]
         self.check(*specs)
         n = scores.shape[0]
-        return TensorSpec((n,), layout="plain"), TensorSpec((n,), "int32", "plain"), scores
+        return TensorSpec((n,), layout="plain"), TensorSpec((n,), "int32", "plain"), TensorSpec(scores.shape)
 
     def check(self, scores, labels):
         """Raises ShapeError unless scores are (N, K, 1, 1) and labels (N,)."""

@@ -1,5 +1,7 @@
 """Softmax over the channels, and its gradient."""
 
+from clconv.shapes import TensorSpec
+
 from clconv._core.layer import Cost, Layer
 
 
@@ -8,6 +10,9 @@ class Softmax(Layer):
 
     keeps = ("y",)
     inplace = {"y": ("x",)}
+
+    def infer(self, specs):
+        return (TensorSpec(specs[0].shape),)
 
     def cost(self, specs, outs, facts):
         return Cost(5 * outs[0].values, 5 * outs[0].nbytes(facts.block))
@@ -25,6 +30,9 @@ class SoftmaxGrad(Layer):
     inputs = ("dy", "y")
     outputs = ("dx",)
     inplace = {"dx": ("dy",)}
+
+    def infer(self, specs):
+        return (TensorSpec(specs[0].shape),)
 
     def cost(self, specs, outs, facts):
         return Cost(4 * outs[0].values, 5 * outs[0].nbytes(facts.block))
