@@ -6,6 +6,7 @@ from .conv import Conv, ConvTranspose
 from .dropout import Dropout
 from .elementwise import Add, Concat, Flatten
 from .fc import FC
+from .local import Local
 from .network import Entry, Network
 from .norm import LRN, BatchNorm
 from .pool import AvgPool, GlobalAvgPool, L2Pool, MaxPool
@@ -30,6 +31,7 @@ __all__ = [
     "L2Pool",
     "Layer",
     "LeakyReLU",
+    "Local",
     "MaxPool",
     "Network",
     "ReLU",
