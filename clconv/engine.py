@@ -169,6 +169,15 @@ class Session:
                 elif name in arrays:
                     self.write(name, arrays[name])
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the persistent values that are loaded."""
+        return tuple(self._values)
+
+    def role(self, name: str) -> str:
+        """The role of a persistent value; see `Value`."""
+        return self._values[name].role
+
     def tensor(self, value: Value) -> Tensor:
         """Where a persistent value lives."""
         assert self._residence is not None
@@ -179,6 +188,12 @@ class Session:
         """Sets a persistent value from its public array."""
         value = self._values[name]
         self.tensor(value).write(pack(to_storage(array, value), value.spec, self.device.facts.block), name)
+
+    def clear(self, tag: str) -> None:
+        """Fills all persistent values of a tag with zeros."""
+        with self._lock:
+            for slab in self._slabs.get(tag, []):
+                self.allocator.fill(slab)
 
     def read(self, name: str) -> Array:
         """A persistent value as its public array."""

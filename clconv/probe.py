@@ -21,6 +21,7 @@ from pathlib import Path
 
 from . import settings
 from .errors import ArgumentError
+from .files import write_atomically
 
 RETRY_S = 24 * 3600.0
 DEFAULT_LIMIT_S = 60.0
@@ -197,16 +198,3 @@ def _remember(subject: Subject, found: Verdict) -> None:
         verdicts[subject.key] = {"works": found.works, "reason": found.reason, "time": time.time()}
         write_atomically(_file(), json.dumps(verdicts, indent=1).encode())
 
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

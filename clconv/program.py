@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from . import drivers, settings
 from .device import Device
 from .errors import BuildError, status_name
-from .probe import write_atomically
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable

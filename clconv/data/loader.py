@@ -88,6 +88,12 @@ class Loader:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
+    @property
+    def batch_sizes(self) -> set[int]:
+        """The sizes of its batches: `batch_size`, and that of a smaller last one."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return ({self.batch_size} if full else set()) | ({rest} if rest and not self.drop_last else set())
+
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of all images in the order in which this epoch visits them."""
         if not self.shuffle:

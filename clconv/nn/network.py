@@ -1,8 +1,13 @@
-"""A network as a description: named layers and what each reads. Every graph is made from it."""
+"""A network as a description: named layers and what each reads. Every graph is made from it.
+
+Two networks are equal when they compute the same with the same names: `of` and `from_json` store each layer
+with its final name and its arguments in their simplest form (kernel=3 for (3, 3)).
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from .._core.activation import Activation
-from ..errors import ArgumentError, ClconvError, ModelFileError, ShapeError
-from ..graph import Graph, Node, Parameter, Value
+from ..errors import ArgumentError, ModelFileError, ShapeError
+from ..graph import Graph, Parameter
 from ..packing import Array
 from ..shapes import TensorSpec
 from .base import Layer, layer_from
 from .symbol import Input, Symbol
 
 FORMAT = 1  # of the JSON description
+
+RECTIFIERS = ("ReLU", "LeakyReLU", "ReLU6")
+# Layers whose output has the shape of their first input.
+SAME_SHAPE = (*RECTIFIERS, "Add", "BatchNorm", "Dropout", "LRN", "Sigmoid", "Softmax", "Tanh")
+# Layers that pass a distribution on about as it is: what follows them decides the initialisation.
+TRANSPARENT = (
+    *("Add", "Concat", "BatchNorm", "LRN", "Dropout", "Flatten"),
+    *("MaxPool", "AvgPool", "L2Pool", "GlobalAvgPool"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,26 +52,37 @@ class Network:
 
     @classmethod
     def chain(cls, layers: Iterable[Layer], input_shape: Sequence[int]) -> Network:
-        """Layers one behind the other."""
+        """Layers one behind the other.
+
+        Raises:
+            ArgumentError: what is listed is no layer, or a name is used twice.
+            ShapeError: `input_shape` is not (C, H, W), or a layer does not fit; its name comes first.
+        """
         items = list(layers)
         for i, layer in enumerate(items):
             if not isinstance(layer, Layer):
-                raise ArgumentError(f"Net: item {i} of the list is {type(layer).__name__}; layers are expected")
-        shape = tuple(int(n) for n in input_shape)
-        if len(shape) != 3:
-            raise ShapeError(f"Net: input_shape {shape} is not (C, H, W)")
-        symbol = Input(*shape)
-        for layer in items:
-            symbol = layer(symbol)
+                raise ArgumentError(f"Net: item {i} of the list is {type(layer).__name__}, not a layer")
+        if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
+            raise ShapeError(f"Net: input_shape {input_shape!r} is not (C, H, W)")
+        symbol = Input(*input_shape)
+        for name, layer in zip(_names(items), items, strict=True):
+            try:
+                symbol = layer(symbol)
+            except (ShapeError, ArgumentError) as error:
+                raise type(error)(f"layer {name}: {error}") from error
         return cls.of(symbol)
 
     @classmethod
     def of(cls, output: Symbol) -> Network:
         """The network that computes a symbol.
 
+        Layers run in the order of a walk from the output that finishes one input before it begins the next.
+
         Raises:
             ArgumentError: no layer, several inputs, or a name used twice.
         """
+        if not isinstance(output, Symbol):
+            raise ArgumentError(f"Net: {type(output).__name__} is not the output of a layer")
         order: list[Symbol] = []
         seen: set[Symbol] = set()
         stack = [(output, False)]
@@ -72,15 +96,18 @@ class Network:
                 stack.extend((s, False) for s in reversed(symbol.inputs))
         sources = [symbol for symbol in order if symbol.layer is None]
         if len(sources) != 1 or len(order) < 2:
-            raise ArgumentError(f"Net: {len(sources)} inputs and {len(order) - len(sources)} layers; "
-                                "a network has one input and at least one layer")
+            raise ArgumentError(
+                f"Net: {len(sources)} inputs and {len(order) - len(sources)} layers; "
+                "a network has one input and at least one layer"
+            )
         names = _names([symbol.layer for symbol in order if symbol.layer is not None])
         labels = {sources[0]: "input"}
         entries = []
         for symbol in order:
             if symbol.layer is not None:
                 labels[symbol] = names.pop(0)
-                entries.append(Entry(labels[symbol], symbol.layer, tuple(labels[s] for s in symbol.inputs)))
+                inputs = tuple(labels[s] for s in symbol.inputs)
+                entries.append(Entry(labels[symbol], _settled(symbol.layer, labels[symbol]), inputs))
         return cls(sources[0].shape, tuple(entries))
 
     def graph(self, batch: int, *, train: bool) -> Graph:
@@ -89,6 +116,8 @@ class Network:
         Raises:
             ShapeError, ArgumentError: from the layer that does not fit; its name comes first.
         """
+        if batch < 1:
+            raise ArgumentError(f"batch: {batch} images; at least 1 is needed")
         graph = Graph()
         values = {"input": graph.input("x", TensorSpec((batch, *self.input_shape), layout="plain"))}
         for index, entry in enumerate(self.entries):
@@ -96,42 +125,77 @@ class Network:
                 values[entry.name] = entry.layer.apply(
                     graph, entry.name, *(values[name] for name in entry.inputs), train=train, index=index
                 )
-            except ClconvError as error:
+            except (ShapeError, ArgumentError) as error:
                 raise type(error)(f"layer {entry.name}: {error}") from error
         graph.outputs["y"] = values[self.entries[-1].name]
         return graph
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(K, P, Q) of the output."""
+        return self.graph(1, train=False).outputs["y"].spec.shape[1:]  # type: ignore[return-value]
+
+    @property
+    def flat_output(self) -> bool:
+        """Whether the output is one vector per image: (N, C) outside, (N, C, 1, 1) inside."""
+        by_name = {entry.name: entry for entry in self.entries}
+        entry = self.entries[-1]
+        while type(entry.layer).__name__ in SAME_SHAPE and entry.inputs[0] != "input":
+            entry = by_name[entry.inputs[0]]
+        return type(entry.layer).__name__ in ("FC", "Flatten", "GlobalAvgPool")
 
     def with_input(self, input_shape: tuple[int, int, int]) -> Network:
         """The same layers for images of another size."""
         return replace(self, input_shape=input_shape)
 
-    def initial(self, seed: int) -> dict[str, Array]:
-        """Public arrays of all parameters and state, by name: He where a ReLU follows, else Xavier.
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Public shapes of all parameters and state, by name."""
+        values = self.graph(1, train=False).persistent
+        return {name: value.parameter.public_shape for name, value in values.items() if value.parameter}
 
-        Each array depends on the seed and its name only (Glorot and Bengio 2010; He et al. 2015).
+    def initial(self, seed: int) -> dict[str, Array]:
+        """Public arrays of all parameters and state, by name: He where a rectifier follows, else Xavier.
+
+        A weight's variance is 2 / (1 + slope^2) / fan-in in front of a ReLU, leaky or not (He et al. 2015),
+        and 2 / (fan-in + fan-out) elsewhere (Glorot and Bengio 2010). Each array depends on the seed and
+        its name only.
+
+        Raises:
+            ArgumentError: the seed is no whole number from 0.
         """
-        graph = self.graph(1, train=True) if self._trains_alone() else self.graph(2, train=True)
-        readers = graph.readers()
+        if not isinstance(seed, int) or seed < 0:
+            raise ArgumentError(f"seed: {seed!r} is not a whole number >= 0")
+        slopes = self._rectified()
         arrays = {}
-        for name, value in graph.persistent.items():
+        for name, value in self.graph(1, train=False).persistent.items():
             assert value.parameter is not None
-            rectified = any(_feeds_relu(node, readers) for node in readers.get(value, []))
-            arrays[name] = _draw(name, value.parameter, seed, rectified)
+            layer = name.rpartition(".")[0]
+            arrays[name] = _draw(name, value.parameter, seed, slopes.get(layer))
         return arrays
 
-    def _trains_alone(self) -> bool:
-        """Whether training accepts a single image (batch normalisation over 1x1 images does not)."""
-        try:
-            self.graph(1, train=True)
-        except ClconvError:
-            return False
-        return True
+    def _rectified(self) -> dict[str, float]:
+        """The slope below zero of the rectifier behind each layer; `TRANSPARENT` ones may be in between."""
+        slopes: dict[str, float] = {}
+        for entry in reversed(self.entries):
+            kind = type(entry.layer).__name__
+            slope = entry.layer.arguments.get("slope", 0.0) if kind in RECTIFIERS else None
+            if kind in TRANSPARENT:
+                slope = slopes.get(entry.name)
+            if slope is not None:
+                for name in entry.inputs:
+                    slopes.setdefault(name, slope)
+        return slopes
 
     def to_json(self) -> str:
         """The description as JSON."""
         layers = [
-            {"name": e.name, "kind": type(e.layer).__name__, "inputs": e.inputs, "arguments": e.layer.describe()}
-            for e in self.entries
+            {
+                "name": entry.name,
+                "kind": type(entry.layer).__name__,
+                "inputs": entry.inputs,
+                "arguments": entry.layer.describe(),
+            }
+            for entry in self.entries
         ]
         return json.dumps({"format": FORMAT, "input_shape": self.input_shape, "layers": layers})
 
@@ -144,32 +208,73 @@ class Network:
         """
         try:
             described = json.loads(text)
-            if described["format"] > FORMAT:
-                raise ModelFileError(f"{where}: format {described['format']} is newer than this clconv reads ({FORMAT})")
-            entries = tuple(_entry(item) for item in described["layers"])
-            network = cls(tuple(described["input_shape"]), entries)
-            network._check_names()
-            network.graph(1, train=False)
-        except (KeyError, TypeError, ValueError) as error:
+            newer = described["format"] > FORMAT
+            if not newer:
+                network = cls(_image_shape(described["input_shape"]), tuple(map(_entry, described["layers"])))
+                network._check_names()
+                network.graph(1, train=False)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelFileError(f"{where}: not a network description: {error}") from error
+        if newer:
+            found = described["format"]
+            raise ModelFileError(f"{where}: format {found} is newer than this clconv reads ({FORMAT})")
         return network
 
     def _check_names(self) -> None:
         known = {"input"}
         for entry in self.entries:
-            missing = [name for name in entry.inputs if name not in known]
-            if missing or entry.name in known:
-                raise ArgumentError(f"layer {entry.name} reads {missing} before they exist, or its name is used twice")
+            if entry.name in known:
+                raise ArgumentError(f"layer {entry.name}: the name is used twice, or reserved")
+            missing = ", ".join(name for name in entry.inputs if name not in known)
+            if missing:
+                raise ArgumentError(f"layer {entry.name}: reads {missing}, made by no layer before it")
             known.add(entry.name)
+        if not self.entries:
+            raise ArgumentError("there is no layer")
+
+
+def _image_shape(sizes: Sequence[int]) -> tuple[int, int, int]:
+    if len(sizes) != 3:
+        raise ShapeError(f"input_shape {sizes} is not (C, H, W)")
+    return Input(*sizes).shape
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
-    return Entry(item["name"], layer_from(item["kind"], item["arguments"], item["name"]), tuple(item["inputs"]))
+    name = item["name"]
+    layer = layer_from(item["kind"], item["arguments"], name)
+    _check_name(name)
+    return Entry(name, _settled(layer, name), tuple(item["inputs"]))
 
 
-def _names(layers: list[Layer]) -> list[str]:
+def _settled(layer: Layer, name: str) -> Layer:
+    """The layer with its final name and its arguments in their simplest form."""
+    simple = {key: _simplest(value) for key, value in layer.arguments.items()}
+    if simple.get("stride") == simple.get("kernel") and layer.reference.defaults.get("stride", 1) is None:
+        simple["stride"] = None  # pooling: windows that touch
+    return replace(layer, **simple, name=name)
+
+
+def _simplest(value: Any) -> Any:
+    """(3, 3) -> 3, ((1, 1), (2, 2)) -> (1, 2); ((0, 1), (0, 1)) stays; lists become tuples."""
+    if not isinstance(value, list | tuple):
+        return value
+    parts = tuple(tuple(part) if isinstance(part, list | tuple) else part for part in value)
+    if all(isinstance(part, tuple) and len(set(part)) == 1 for part in parts):
+        parts = tuple(part[0] for part in parts)
+    flat = not any(isinstance(part, tuple) for part in parts)
+    return parts[0] if flat and len(parts) == 2 and parts[0] == parts[1] else parts
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.\-]+", name):
+        raise ArgumentError(f"layer name {name!r}: letters, digits, '_', '-' and '.' are allowed")
+
+
+def _names(layers: Sequence[Layer]) -> list[str]:
     """The given names, and "kind" + number for the rest."""
     given = [layer.name for layer in layers if layer.name is not None]
+    for chosen in given:
+        _check_name(chosen)
     taken = set(given) | {"input"}
     if len(taken) != len(given) + 1:
         twice = sorted(name for name in set(given) if given.count(name) > 1 or name == "input")
@@ -186,28 +291,17 @@ def _names(layers: list[Layer]) -> list[str]:
     return names
 
 
-# Layers that pass a distribution on about as it is: what follows them decides the initialisation.
-_TRANSPARENT = ("BatchNorm", "Dropout", "Pool", "Flatten", "Add", "LRN")
-_RECTIFIERS = ("relu", "leaky_relu", "relu6")
-
-
-def _feeds_relu(node: Node, readers: Mapping[Value, list[Node]]) -> bool:
-    for reader in readers.get(node.outputs[0], []):
-        if type(reader.layer) is Activation:
-            return reader.layer.activation in _RECTIFIERS
-        if type(reader.layer).__name__.startswith(_TRANSPARENT) and _feeds_relu(reader, readers):
-            return True
-    return False
-
-
-def _draw(name: str, parameter: Parameter, seed: int, rectified: bool) -> Array:
+def _draw(name: str, parameter: Parameter, seed: int, slope: float | None) -> Array:
+    """An initial array; `slope` is that of the rectifier behind it, None without one."""
     if parameter.init == "zeros":
         return np.zeros(parameter.public_shape, np.float32)
     if parameter.init == "ones":
         return np.ones(parameter.public_shape, np.float32)
-    if rectified:
-        deviation = np.sqrt(2 / parameter.fan_in)
+    if slope is not None:
+        variance = 2 / (1 + slope**2) / parameter.fan_in
     else:
-        deviation = np.sqrt(2 / (parameter.fan_in + parameter.fan_out))
+        variance = 2 / (parameter.fan_in + parameter.fan_out)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return rng.standard_normal(parameter.public_shape, np.float32) * np.float32(deviation)
+    drawn: Array = rng.standard_normal(parameter.public_shape, np.float32)
+    drawn *= np.float32(np.sqrt(variance))
+    return drawn

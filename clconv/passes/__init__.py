@@ -8,8 +8,12 @@ from .layout import convert_layouts
 __all__ = ["convert_layouts", "for_inference", "fuse_activations", "read_pieces"]
 
 
-def for_inference(graph: Graph, block: int) -> None:
-    """All passes of test-time mode, in order."""
+def for_inference(graph: Graph, block: int, *, fold: bool = True) -> None:
+    """All passes of test-time mode, in order.
+
+    Args:
+        fold: batch normalisation may disappear into derived weights; not where training holds the weights.
+    """
     fuse_activations(graph)
     read_pieces(graph, block)
     convert_layouts(graph)

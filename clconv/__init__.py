@@ -1,0 +1,1 @@
+"""clconv: trains and runs convolutional networks on any OpenCL device, inside the memory you have."""

@@ -1,0 +1,164 @@
+"""Model files and checkpoints: one safetensors file with the network's description and its arrays.
+
+Written beside the target and moved over it at the end, so that a full disk or a crash leaves the old file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import ModelFileError
+from ..files import replacing
+from ..nn.network import Network
+from ..packing import Array
+
+DESCRIPTION, METADATA, TRAINING = "clconv", "clconv.metadata", "clconv.training"
+
+
+@dataclass
+class ModelFile:
+    """What a file holds.
+
+    Attributes:
+        arrays: public arrays of parameters and state by name. metadata: class names, normalisation.
+        training, optimizer: a checkpoint's counters and settings, and optimizer state by name; empty otherwise.
+    """
+
+    network: Network
+    arrays: dict[str, Array]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Array] = field(default_factory=dict)
+
+
+OPTIMIZER_PREFIX = "optimizer/"
+
+
+def write_model(path: str | os.PathLike[str], model: ModelFile) -> None:
+    """Writes a model or checkpoint atomically.
+
+    Raises:
+        ModelFileError: the file cannot be written; what was there before is intact.
+    """
+    tensors = {name: np.ascontiguousarray(array) for name, array in model.arrays.items()}
+    tensors.update({OPTIMIZER_PREFIX + name: np.ascontiguousarray(a) for name, a in model.optimizer.items()})
+    texts = {DESCRIPTION: model.network.to_json(), METADATA: json.dumps(model.metadata)}
+    if model.training:
+        texts[TRAINING] = json.dumps(model.training)
+    _replace(path, lambda temporary: save_file(tensors, temporary, texts))
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
+    """Writes arrays by name, atomically: .safetensors or .npz.
+
+    Raises:
+        ModelFileError: another ending, or the file cannot be written; what was there before is intact.
+    """
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    kind = _array_format(path)
+    if kind == ".npz":
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "wb") as file:
+                np.savez(file, **tensors)
+
+        _replace(path, write)
+    else:
+        _replace(path, lambda temporary: save_file(tensors, temporary))
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Arrays by name from a .safetensors or .npz file; of a checkpoint, the weights.
+
+    Raises:
+        ModelFileError: missing, damaged, or another ending.
+    """
+    _check_is_file(path)
+    if _array_format(path) == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise ModelFileError(f"{path}: not a readable NumPy archive: {error}") from error
+    tensors, _ = _read_tensors(path)
+    return {name: array for name, array in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
+
+
+def _array_format(path: str | os.PathLike[str]) -> str:
+    ending = Path(path).suffix.lower()
+    if ending not in (".npz", ".safetensors"):
+        raise ModelFileError(f"{path}: weights are kept in .safetensors or .npz files")
+    return ending
+
+
+def _replace(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    target = Path(path)
+    try:
+        with replacing(target) as temporary:
+            write(temporary)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelFileError(f"{target}: cannot be written: {reason}; what was there is unchanged") from error
+
+
+def _check_is_file(path: str | os.PathLike[str]) -> None:
+    if not Path(path).is_file():
+        raise ModelFileError(f"{path}: {'not a file' if Path(path).exists() else 'there is no such file'}")
+
+
+def _read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """All tensors of a safetensors file, and its texts."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file, or cut off: {error}") from error
+
+
+def read_model(path: str | os.PathLike[str]) -> ModelFile:
+    """Reads what `write_model` wrote, and checks that arrays and description agree.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, no clconv model, or its arrays do not match.
+    """
+    where = str(path)
+    _check_is_file(path)
+    tensors, texts = _read_tensors(path)
+    if DESCRIPTION not in texts:
+        raise ModelFileError(f"{where}: a safetensors file without a clconv network; load its weights into a network "
+                             "with net.load_weights(path)")
+    network = Network.from_json(texts[DESCRIPTION], where)
+    arrays = {name: a for name, a in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
+    optimizer = {n.removeprefix(OPTIMIZER_PREFIX): a for n, a in tensors.items() if n.startswith(OPTIMIZER_PREFIX)}
+    check_arrays(network, arrays, where)
+    return ModelFile(network, arrays, json.loads(texts.get(METADATA, "{}")), json.loads(texts.get(TRAINING, "{}")), optimizer)
+
+
+def check_arrays(network: Network, arrays: Mapping[str, Array], where: str) -> None:
+    """Raises ModelFileError unless `arrays` are exactly the network's parameters and state, by name and shape."""
+    shapes = network.array_shapes()
+    missing, extra = sorted(set(shapes) - set(arrays)), sorted(set(arrays) - set(shapes))
+    if missing or extra:
+        raise ModelFileError(
+            f"{where}: weights do not match the network: missing {_some(missing)}; not in the network {_some(extra)}"
+        )
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
+            raise ModelFileError(
+                f"{where}: {name} has shape {arrays[name].shape} of {arrays[name].dtype} "
+                f"where the network has {shape} of float32"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"

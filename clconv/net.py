@@ -1,0 +1,474 @@
+"""`Net`: a network with its weights, and everything one does with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from . import engine, planner, settings
+from .data import ArrayDataset, Augmentation, Dataset, Loader, Normalization, check_labels
+from .device import Device, choose
+from .engine import Plan, Session
+from .errors import ArgumentError, ModelFileError, ShapeError, StateError
+from .inference import OUTPUT, Inference, check_budget, filled, run_batches
+from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
+from .nn import pattern
+from .nn.base import Layer
+from .nn.network import Network
+from .nn.symbol import Symbol
+from .packing import Array
+from .program import Progress as BuildProgress
+from .train import fit as loop
+from .train.checkpoint import load_checkpoint, save_checkpoint
+from .train.history import Callback, History, PrintEpochs
+from .train.optimizers import SGD, Optimizer
+from .train.schedules import Constant
+from .train.step import training_graph
+from .train.trainer import Trainer
+
+
+class Net:
+    """A network on a device.
+
+    Args:
+        description: a pattern in the CS231n notation ("INPUT 32x32x3 -> ..."), a list of layers (with
+            `input_shape`), the symbol of the output, or a `Network`.
+        input_shape: (C, H, W), for a list of layers.
+        device: name or "platform:device" as `clconv devices` lists them, or a `Device`; default: see there.
+        seed: of the initialisation (He where a ReLU follows, else Xavier).
+
+    Attributes:
+        network: the description. metadata: kept in saved files, such as {"classes": [...]}.
+        normalization: how uint8 images become numbers; None divides them by 255.
+
+    A Net is a context manager; `close()` frees its device memory. The device is chosen, and memory taken, only
+    when something runs.
+
+    Raises:
+        PatternError, ShapeError, ArgumentError: the description is wrong; the message says where.
+    """
+
+    def __init__(
+        self,
+        description: str | Sequence[Layer] | Symbol | Network,
+        *,
+        input_shape: Sequence[int] | None = None,
+        device: str | Device | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.network = _network(description, input_shape)
+        self.metadata: dict[str, Any] = {}
+        self.normalization: Normalization | None = None
+        self._arrays = self.network.initial(seed)
+        self._wanted_device = device
+        self._device: Device | None = device if isinstance(device, Device) else None
+        self._test: Inference | None = None
+        self._trainer: Trainer | None = None
+        self._trainer_key: object = None
+        self._closed = False
+
+    # ---------------------------------------------------------------- life
+
+    @property
+    def device(self) -> Device:
+        """The device, chosen at first use.
+
+        Raises:
+            NoDeviceError, DeviceChoiceError: see `clconv.device.choose`.
+        """
+        if self._device is None:
+            self._device = choose(self._wanted_device if isinstance(self._wanted_device, str) else None)
+        return self._device
+
+    def close(self) -> None:
+        """Frees all device memory. The weights stay; using the network again takes memory again is refused."""
+        if not self._closed:
+            self._release_trainer()
+            self._release_test()
+            self._closed = True
+
+    def __enter__(self) -> Net:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.network.input_shape))
+        return f"<Net: {len(self.network.entries)} layers, input {size}, {self.parameter_count} parameters>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError("net: it was closed; make or load it again")
+
+    def _release_test(self) -> None:
+        if self._test is not None:
+            self._test.release()
+
+    def _release_trainer(self) -> None:
+        """Brings the trained weights home and frees what training held."""
+        if self._trainer is not None:
+            self._arrays = self._trainer.arrays()
+            self._trainer.release()
+        self._trainer = None
+
+    # ---------------------------------------------------------------- weights
+
+    @property
+    def parameter_count(self) -> int:
+        """Learnt values, running statistics not counted."""
+        values = self.network.graph(1, train=False).persistent.values()
+        return sum(int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter)
+
+    def get_weights(self) -> dict[str, Array]:
+        """Copies of all parameters and running statistics, as "layer.weight": float32 array."""
+        arrays = self._trainer.arrays() if self._trainer is not None else self._arrays
+        return {name: array.copy() for name, array in arrays.items()}
+
+    def set_weights(self, arrays: Mapping[str, Array]) -> None:
+        """Replaces some or all parameters by name.
+
+        Raises:
+            ArgumentError: a name or shape that the network does not have; nothing was changed.
+        """
+        shapes = self.network.array_shapes()
+        for name, array in arrays.items():
+            if name not in shapes:
+                raise ArgumentError(f"set_weights: the network has no {name!r}; it has {', '.join(list(shapes)[:6])}, ...")
+            if np.shape(array) != shapes[name]:
+                raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
+        self._release_trainer()
+        self._release_test()
+        self._arrays.update({name: np.array(array, np.float32) for name, array in arrays.items()})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes description and weights into one safetensors file, atomically.
+
+        Raises:
+            ModelFileError: the file cannot be written (what was there before is intact), or it ends in .onnx.
+        """
+        if str(path).lower().endswith(".onnx"):
+            raise ModelFileError(f"{path}: ONNX files cannot be written yet; save as .safetensors")
+        write_model(path, ModelFile(self.network, self.get_weights(), self._metadata()))
+
+    def _metadata(self) -> dict[str, Any]:
+        """What files keep besides network and weights."""
+        described = {} if self.normalization is None else {"normalization": asdict(self.normalization)}
+        return {**self.metadata, **described}
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Writes the weights alone, by name: .safetensors, or .npz for NumPy."""
+        write_arrays(path, self.get_weights())
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Takes all weights from a .safetensors or .npz file; names and shapes must agree.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, or does not match; nothing was changed.
+        """
+        arrays = read_arrays(path)
+        check_arrays(self.network, arrays, str(path))
+        self.set_weights(arrays)
+
+    # ---------------------------------------------------------------- inference
+
+    def plan(
+        self,
+        batch: int = 1,
+        mode: str = "test",
+        memory: str | int | None = None,
+        *,
+        loss: str = "softmax",
+        optimizer: Optimizer | None = None,
+    ) -> Plan:
+        """What a run would take and how it would go, without allocating anything.
+
+        Args:
+            batch: images. mode: "test" or "train" (one step with `loss` and `optimizer`).
+            memory: budget that it must fit, like "64MB".
+
+        Raises:
+            BudgetError: it needs more; the message says how much.
+        """
+        if mode not in ("test", "train"):
+            raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
+        if batch < 1:
+            raise ArgumentError(f"plan: batch {batch} is not a number of images from 1 on")
+        if mode == "train":
+            graph = training_graph(self.network, batch, loss, optimizer or SGD(0.01, momentum=0.9))
+            plan = engine.make_plan(graph, self.device.facts)
+        else:
+            plan = self._inference.plan(OUTPUT, batch)
+        check_budget(plan, _budget(memory), "plan")
+        return plan
+
+    def predict(
+        self, x: Array, *, batch_size: int | None = None, memory: str | int | None = None
+    ) -> Array:
+        """The network's output for any number of images, in test-time mode.
+
+        Args:
+            x: float32 (N, C, H, W), or uint8 images as (N, H, W, C) or (N, C, H, W), which are normalised.
+            batch_size: images per run; left out, up to 32 and as many as the memory allows.
+            memory: budget like "64MB"; default CLCONV_MEMORY.
+
+        Returns:
+            float32 (N, K) where the network ends in vectors, else (N, K, P, Q).
+
+        Raises:
+            ShapeError: the images do not have the network's input shape.
+            BudgetError: not even one image fits; nothing was allocated.
+        """
+        self._check_open()
+        x = self._images(x, "predict")
+        if len(x) == 0:
+            return np.empty(self._public((0, *self.network.output_shape)), np.float32)
+        budget = _budget(memory)
+        batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT)
+        plan = self._inference.plan(OUTPUT, batch)
+        y = run_batches(self._open(plan, budget), plan, x, batch)
+        return y.reshape(self._public(y.shape))
+
+    def evaluate(
+        self,
+        x: Array | Dataset,
+        y: Array | None = None,
+        *,
+        loss: str = "softmax",
+        batch_size: int | None = None,
+        memory: str | int | None = None,
+    ) -> dict[str, float]:
+        """Mean loss and accuracy on labelled images, in test-time mode: {"loss": ..., "accuracy": ...}."""
+        self._check_open()
+        dataset = self._dataset(x, y, loss, "evaluate")
+        budget = _budget(memory)
+        batch = self._inference.batch_size(len(dataset), batch_size, budget, loss)
+        plan = self._inference.plan(loss, batch)
+        session = self._open(plan, budget)
+        losses, right = 0.0, 0
+        loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
+        for part in loader.epoch(0):
+            count = len(part.x)
+            feeds = {"x": filled(part.x, batch), "labels": filled(part.y, batch)}
+            results = session.run(plan, feeds)
+            losses += float(results["loss"][:count].sum(dtype=np.float64))
+            right += int(results["correct"][:count].sum())
+        return {"loss": losses / len(dataset), "accuracy": right / len(dataset)}
+
+    def _open(self, plan: Plan, budget: int | None) -> Session:
+        """The session in test-time mode; what training held is released first."""
+        self._release_trainer()
+        return self._inference.open(plan, self._arrays, budget)
+
+    @property
+    def _inference(self) -> Inference:
+        if self._test is None:
+            self._test = Inference(self.network, self.device)
+        return self._test
+
+    def _public(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[:2] if self.network.flat_output else shape
+
+    def _images(self, x: Array, who: str) -> Array:
+        """Images as float32 (N, C, H, W)."""
+        x = np.asarray(x)
+        if x.dtype == np.uint8:
+            x = ArrayDataset(x, np.zeros(len(x), np.int32)).images(np.arange(len(x)))
+            scale = self.normalization or Normalization((0.0,) * x.shape[-1], (1.0,) * x.shape[-1])
+            x = scale.apply(x)
+        if x.dtype != np.float32:
+            raise ArgumentError(f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted")
+        if x.ndim != 4 or x.shape[1:] != self.network.input_shape:
+            raise ShapeError(
+                f"{who}: images of shape {x.shape} where (N, {', '.join(map(str, self.network.input_shape))}) is expected"
+            )
+        return x
+
+    def _dataset(self, x: Array | Dataset, y: Array | None, loss: str, who: str) -> Dataset:
+        """Labelled images as a data set that fits the network and the loss."""
+        if isinstance(x, Dataset):
+            if y is not None:
+                raise ArgumentError(f"{who}: a Dataset has its labels; y must not be given")
+            dataset = x
+        else:
+            if y is None:
+                raise ArgumentError(f"{who}: labels y are missing")
+            shape = (len(y), *self.network.output_shape)
+            targets = np.asarray(y, np.float32).reshape(shape) if loss == "mse" else np.asarray(y)
+            dataset = ArrayDataset(np.asarray(x), targets, name=who)
+        if tuple(dataset.shape) != self.network.input_shape:
+            raise ShapeError(f"{who}: images of {dataset.shape} where {self.network.input_shape} is expected")
+        if loss != "mse":
+            check_labels(dataset.labels, self.network.output_shape[0], who)
+        return dataset
+
+    # ---------------------------------------------------------------- training
+
+    def fit(
+        self,
+        x: Array | Dataset,
+        y: Array | None = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        loss: str = "softmax",
+        optimizer: Optimizer | None = None,
+        schedule: Constant | None = None,
+        validation: tuple[Array, Array] | Dataset | None = None,
+        augmentation: Augmentation | None = None,
+        memory: str | int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_steps: int = 0,
+        resume: bool = False,
+        verbose: bool = True,
+        report: Callable[[loop.Progress], None] | None = None,
+        build_progress: BuildProgress | None = None,
+    ) -> History:
+        """Trains on labelled images.
+
+        Args:
+            x, y: float32 (N, C, H, W) or uint8 images and integer labels, or a `Dataset`; for "mse" y holds
+                targets of the output's shape.
+            epochs: passes over the data. batch_size: images per step; the last batch may be smaller.
+            loss: "softmax", "svm" or "mse". optimizer: default SGD(0.01, momentum=0.9). schedule: default
+                constant. validation: (x, y) or a `Dataset`, evaluated after each epoch.
+            augmentation: of uint8 images. memory: budget like "512MB" for all that training takes.
+            seed: of shuffling, augmentation and dropout. The same seed gives the same bits on one device.
+            checkpoint: file for weights, optimizer state and counters, written after each epoch, every
+                `checkpoint_steps` steps, and on Ctrl-C. resume: go on from it if it is there; the run ends
+                with the same bits as one that was not interrupted.
+            verbose: print a line per epoch. report: called after each step, for progress displays.
+
+        Raises:
+            ShapeError, ArgumentError, DataError: data or arguments that do not fit.
+            NonFiniteError: the loss became NaN or infinite: says at which step and layer.
+            BudgetError: training needs more memory; nothing was allocated.
+        """
+        self._check_open()
+        optimizer = optimizer or SGD(0.01, momentum=0.9)
+        if epochs < 0 or batch_size < 1:
+            raise ArgumentError(f"fit: epochs {epochs} and batch_size {batch_size} must be at least 0 and 1")
+        dataset = self._dataset(x, y, loss, "fit")
+        loader = Loader(
+            dataset,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            augmentation=augmentation,
+            normalization=self.normalization,
+        )
+        held_out = None
+        if validation is not None:
+            pair = (validation, None) if isinstance(validation, Dataset) else validation
+            held_out = Loader(
+                self._dataset(*pair, loss, "validation"), batch_size, shuffle=False, normalization=self.normalization
+            )
+        position, optimizer_arrays, steps_done = loop.Position(), None, 0
+        wanted = {"optimizer": repr(optimizer), "loss": loss, "batch_size": batch_size, "seed": seed, "images": len(dataset)}
+        if resume:
+            if checkpoint is None:
+                raise ArgumentError("fit: resume=True needs checkpoint=, the file to go on from")
+            found = load_checkpoint(checkpoint, self.network, wanted)
+            if found is not None:
+                self._release_trainer()
+                position, steps_done, self._arrays, optimizer_arrays = found
+        trainer = self._open_trainer(loader, held_out, loss, optimizer, seed, memory, optimizer_arrays, build_progress)
+        trainer.steps_done = steps_done
+        save = None
+        if checkpoint is not None:
+            path = checkpoint
+
+            def save(p: loop.Position) -> None:
+                save_checkpoint(path, self.network, trainer, p, wanted, self._metadata())
+
+        return loop.run(
+            loop.Run(
+                trainer,
+                loader,
+                epochs,
+                optimizer.rate,
+                schedule or Constant(),
+                held_out,
+                [*callbacks, *([PrintEpochs(epochs)] if verbose else [])],
+                save,
+                checkpoint_steps,
+                report,
+                position,
+            )
+        )
+
+    def _open_trainer(
+        self,
+        loader: Loader,
+        held_out: Loader | None,
+        loss: str,
+        optimizer: Optimizer,
+        seed: int,
+        memory: str | int | None,
+        optimizer_arrays: Mapping[str, Array] | None,
+        progress: BuildProgress | None,
+    ) -> Trainer:
+        """A trainer with the weights loaded; the one of the last `fit` where it serves again."""
+        self._release_test()
+        budget = _budget(memory)
+        key = (loss, type(optimizer), optimizer.rule, budget)
+        batches = {"train": loader.batch_sizes, "test": held_out.batch_sizes if held_out is not None else set()}
+        if self._trainer is not None and (self._trainer_key != key or optimizer_arrays is not None):
+            self._release_trainer()
+        if self._trainer is None:
+            trainer = Trainer(self.network, self.device, loss, optimizer, seed=seed, budget=budget)
+            try:
+                trainer.prepare(self._arrays, batches, progress, optimizer_arrays)
+            except BaseException:
+                trainer.release()
+                raise
+            self._trainer, self._trainer_key = trainer, key
+        else:
+            self._trainer.restart(optimizer, seed, batches, progress)
+        return self._trainer
+
+
+def _network(description: Any, input_shape: Sequence[int] | None) -> Network:
+    if isinstance(description, Network):
+        return description
+    if isinstance(description, str):
+        return pattern.parse(description)
+    if isinstance(description, Symbol):
+        return Network.of(description)
+    if isinstance(description, Layer):
+        description = [description]
+    if not isinstance(description, Sequence):
+        raise ArgumentError(
+            f"Net: {type(description).__name__} describes no network; a pattern, a list of layers or a symbol would"
+        )
+    if input_shape is None:
+        raise ArgumentError("Net: a list of layers needs input_shape=(C, H, W)")
+    return Network.chain(description, input_shape)
+
+
+def _budget(memory: str | int | None) -> int | None:
+    """Bytes from an argument, or from CLCONV_MEMORY."""
+    return planner.parse_bytes(memory if memory is not None else settings.get("CLCONV_MEMORY"))
+
+
+def load(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Net:
+    """A network from a file that `Net.save` or a checkpoint wrote.
+
+    Raises:
+        ModelFileError: missing, truncated or not a model.
+    """
+    model = read_model(path)
+    net = Net(model.network, device=device)
+    net._arrays = {name: np.asarray(array, np.float32) for name, array in model.arrays.items()}
+    net.metadata = {key: value for key, value in model.metadata.items() if key != "normalization"}
+    if "normalization" in model.metadata:
+        described = model.metadata["normalization"]
+        net.normalization = Normalization(tuple(described["mean"]), tuple(described["std"]), described["scale"])
+    return net

@@ -1,0 +1,31 @@
+"""Memory budgets as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import ArgumentError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str | int | None) -> int | None:
+    """Bytes from "64MB" (64,000,000), "64MiB" (67,108,864), "1.2GB" or a number; None stays None.
+
+    Raises:
+        ArgumentError: it is no positive amount.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
+    if match is None or match[2].upper() not in _UNITS:
+        raise ArgumentError(f"memory: {text!r} is no amount; 64MB, 64MiB, 1.2GB or a number of bytes would fit")
+    amount = int(float(match[1]) * _UNITS[match[2].upper()])
+    if amount < 1:
+        raise ArgumentError(f"memory: {text!r} is no amount; at least one byte is needed")
+    return amount
+
+
+def format_bytes(amount: int) -> str:
+    """Bytes in MiB with two digits, the way tables print them; small amounts in bytes."""
+    return f"{amount / 2**20:.2f} MiB" if amount >= 10**4 else f"{amount} B"

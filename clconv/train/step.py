@@ -1,0 +1,63 @@
+"""The graph of a training step: forward, loss, backward and update as one static graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import passes
+from .._core import loss as losses
+from .._core.optimizer import Finite, Update
+from ..autodiff import differentiate
+from ..errors import ArgumentError
+from ..graph import Graph, Value
+from ..nn.network import Network
+from ..shapes import TensorSpec
+from .optimizers import Optimizer
+
+LOSSES: dict[str, Any] = {
+    "softmax": losses.SoftmaxLoss,
+    "svm": losses.HingeLoss,
+    "mse": losses.SquaredLoss,
+}
+
+
+def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer) -> Graph:
+    """One step on `batch` images: inputs "x" and "labels", outputs "loss" and "correct" per image.
+
+    Weights, running statistics and optimizer state are updated where they are; an update happens only
+    if the loss is finite. Each follows as soon as its gradient is complete, so that gradients die young.
+    """
+    graph = network.graph(batch, train=True)
+    passes.fuse_activations(graph)
+    scores = graph.outputs.pop("y")
+    labels, (loss_value, correct, dscores) = _add_loss(graph, scores, loss)
+    (ok,) = graph.add(Finite(), [loss_value], "loss")
+    hyper = graph.persist("hyper", TensorSpec((16,), layout="plain"), "control")
+
+    def update(weight: Value, gradient: Value) -> None:
+        states = [graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer") for s in optimizer.states]
+        graph.add(Update(optimizer.rule), [weight, gradient, *states, hyper, ok], weight.name.rpartition(".")[0])
+
+    weights = [value for value in graph.persistent.values() if value.role == "param"]
+    differentiate(graph, {scores: dscores}, weights, update)
+    graph.outputs = {"loss": loss_value, "correct": correct}
+    passes.convert_layouts(graph)
+    graph.prune()
+    return graph
+
+
+def evaluation_graph(network: Network, batch: int, loss: str) -> Graph:
+    """Test-time mode with a loss behind it, for weights as training holds them (nothing is folded)."""
+    graph = network.graph(batch, train=False)
+    _, (loss_value, correct, _) = _add_loss(graph, graph.outputs.pop("y"), loss)
+    graph.outputs = {"loss": loss_value, "correct": correct}
+    return graph
+
+
+def _add_loss(graph: Graph, scores: Value, loss: str) -> tuple[Value, tuple[Value, ...]]:
+    if loss not in LOSSES:
+        raise ArgumentError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
+    n = scores.spec.shape[0]
+    spec = TensorSpec(scores.spec.shape, layout="plain") if loss == "mse" else TensorSpec((n,), "int32", "plain")
+    labels = graph.input("labels", spec)
+    return labels, graph.add(LOSSES[loss](), [scores, labels], "loss")
