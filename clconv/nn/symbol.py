@@ -2,7 +2,9 @@
 
     x = cc.Input(3, 32, 32)
     y = cc.Conv(16, 3, pad=1)(x)
-    net = cc.Net(cc.ReLU()(x_shortcut + y))
+    net = cc.Net(cc.ReLU()(y + cc.Conv(16, 1)(x)))
+
+Each call of a layer is a layer of its own with its own weights, even where one object is called twice.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ class Symbol:
         """Applies a layer; wrong sizes are refused here, where they are written."""
         for symbol in inputs:
             if not isinstance(symbol, Symbol):
-                raise ArgumentError(f"{layer.kind}: called on {type(symbol).__name__}; it takes the outputs of layers")
-        shape = layer.reference.output_shape(layer.arguments, [(1, *symbol.shape) for symbol in inputs])
-        return cls(layer, tuple(inputs), shape[1:])  # type: ignore[arg-type]
+                found = type(symbol).__name__
+                raise ArgumentError(f"{layer.kind}: called on {found}; it takes the outputs of layers")
+        _, *shape = layer.reference.output_shape(layer.arguments, [(1, *symbol.shape) for symbol in inputs])
+        c, h, w = shape
+        return cls(layer, tuple(inputs), (c, h, w))
 
     def __add__(self, other: Symbol) -> Symbol:
         return Add()(self, other)
@@ -42,5 +46,7 @@ class Symbol:
 def Input(channels: int, height: int, width: int) -> Symbol:
     """The image that a network reads: C, H, W."""
     if not all(isinstance(n, int) and n > 0 for n in (channels, height, width)):
-        raise ShapeError(f"Input: {channels}x{height}x{width} is no image shape; C, H and W are whole numbers from 1")
+        raise ShapeError(
+            f"Input: ({channels}, {height}, {width}) is no image shape; C, H and W are whole numbers from 1"
+        )
     return Symbol(None, (), (channels, height, width))
