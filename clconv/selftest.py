@@ -23,41 +23,54 @@ from .shapes import TensorSpec
 
 EPS = float(np.finfo(np.float32).eps)
 CONTEXT = Context(seed=0x1234567890ABCDEF, step=7, layer_id=0)
-COUNTERS = np.array([CONTEXT.seed & 0xFFFFFFFF, CONTEXT.seed >> 32, CONTEXT.step, 0], np.uint32).view(np.int32)
+SEED_WORDS = (CONTEXT.seed & 0xFFFFFFFF, CONTEXT.seed >> 32)
+COUNTERS = np.array([*SEED_WORDS, CONTEXT.step, 0], np.uint32).view(np.int32)  # what Dropout reads
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a device computed for a case: output, gradients by input index, gradients by parameter, state."""
+    """What a device computed for a case.
+
+    Attributes:
+        y: output in test-time mode. dx, dparams: gradients by input index, by parameter.
+        trained: of layers with state, the output "y" in training mode and the state after it by name.
+    """
 
     y: Array
     dx: list[Array]
     dparams: dict[str, Array]
+    trained: dict[str, Array]
 
 
 def compute(case: Case, values: Values, device: Device, *, gradient: bool = True) -> Outcome:
     """Runs a case on a device: the forward graph alone, and the one with its gradient."""
-    forward, _ = _graph(case, values, device, gradient=False)
+    forward, _ = _graph(case, values, device, train=False, gradient=False)
     y = _run(forward, values, device)["y"]
     if not gradient:
-        return Outcome(y, [], {})
-    backward, params = _graph(case, values, device, gradient=True)
+        return Outcome(y, [], {}, {})
+    backward, params = _graph(case, values, device, train=True, gradient=True)
     results = _run(backward, values, device)
     dx = [results[f"d{i}"] for i in range(len(values.inputs))]
-    return Outcome(y, dx, {name: from_storage(results[f"d{name}"], value) for name, value in params.items()})
+    dparams = {name: from_storage(results[f"d{name}"], value) for name, value in params.items()}
+    if not values.state:
+        return Outcome(y, dx, dparams, {})
+    training, _ = _graph(case, values, device, train=True, gradient=False)
+    return Outcome(y, dx, dparams, _run(training, values, device))
 
 
-def _graph(case: Case, values: Values, device: Device, *, gradient: bool) -> tuple[Graph, dict[str, Value]]:
+def _graph(
+    case: Case, values: Values, device: Device, *, train: bool, gradient: bool
+) -> tuple[Graph, dict[str, Value]]:
     """The graph of a case, and its parameters by name."""
     layer = LAYERS[case.layer](**case.attrs)
     graph = Graph()
     xs = [
         graph.input(f"x{i}", TensorSpec(tuple(x.shape), layout="plain")) for i, x in enumerate(values.inputs)
     ]
-    y = layer.apply(graph, "layer", *xs, train=gradient)
+    y = layer.apply(graph, "layer", *xs, train=train)
     if not gradient:
         graph.outputs["y"] = y
-        passes.for_inference(graph, device.facts.block)
+        passes.for_inference(graph, device.facts.block, fold=not train)
         return graph, {}
     dy = graph.input("dy", TensorSpec(tuple(values.dy.shape), layout="plain"))
     params = {name: graph.persistent[f"layer.{name}"] for name in values.params}
@@ -72,9 +85,11 @@ def _graph(case: Case, values: Values, device: Device, *, gradient: bool) -> tup
 
 
 def _run(graph: Graph, values: Values, device: Device) -> dict[str, Array]:
+    """The graph's outputs, and the layer's state after the run, by name."""
     plan = make_plan(graph, device.facts)
     session = Session(device)
-    arrays = {f"layer.{name}": a.astype(np.float32) for name, a in (*values.params.items(), *values.state.items())}
+    stored = {**values.params, **values.state}
+    arrays: dict[str, Array] = {f"layer.{name}": a.astype(np.float32) for name, a in stored.items()}
     arrays["counters"] = COUNTERS
     try:
         session.load(graph.persistent, arrays)
@@ -82,9 +97,10 @@ def _run(graph: Graph, values: Values, device: Device) -> dict[str, Array]:
         feeds["dy"] = values.dy.astype(np.float32)
         results = session.run(plan, {name: feeds[name] for name in graph.inputs})
         assert session.allocator.peak_bytes == plan.peak_bytes
+        kept = [name for name in values.state if f"layer.{name}" in graph.persistent]
+        return {**results, **{name: session.read(f"layer.{name}") for name in kept}}
     finally:
         session.release()
-    return results
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ class Difference:
 
 
 def differences(case: Case, values: Values, got: Outcome, *, exact: bool = False) -> list[Difference]:
-    """Compares a device's results with the float64 reference, in order: y, dx, dparams."""
+    """Compares a device's results with the float64 reference, in order: y, dx, dparams, trained."""
     layer, attrs, shapes = case.reference, case.attrs, case.shapes
     y, _ = layer.forward(attrs, values.inputs, values.params, values.state, train=False, context=CONTEXT)
     size = layer.magnitude(attrs, values.inputs, values.params, values.state, train=False, context=CONTEXT)
@@ -111,9 +127,25 @@ def differences(case: Case, values: Values, got: Outcome, *, exact: bool = False
     for i, expected in enumerate(dx):
         found.append(_compare(f"dx{i}", got.dx[i], expected, dx_size[i], dx_products[i], exact))
     for name, expected in dparams.items():
-        found.append(
-            _compare(f"d{name}", got.dparams[name], expected, dparams_size[name], dparams_products[name], exact)
-        )
+        size, products = dparams_size[name], dparams_products[name]
+        found.append(_compare(f"d{name}", got.dparams[name], expected, size, products, exact))
+    return found + (_trained_differences(case, values, got.trained, exact) if got.trained else [])
+
+
+def _trained_differences(
+    case: Case, values: Values, got: Mapping[str, Array], exact: bool
+) -> list[Difference]:
+    """Compares output and state in training mode; the terms of a state add up to what |x| gives, or to itself."""
+    layer, attrs = case.reference, case.attrs
+    y, state = layer.forward(attrs, values.inputs, values.params, values.state, train=True, context=CONTEXT)
+    size = layer.magnitude(attrs, values.inputs, values.params, values.state, train=True, context=CONTEXT)
+    products = layer.products(attrs, case.shapes)
+    found = [_compare("y in training", got["y"], y, size, products, exact)]
+    inputs, before = [np.abs(x) for x in values.inputs], {n: np.abs(a) for n, a in values.state.items()}
+    _, most = layer.forward(attrs, inputs, values.params, before, train=True, context=CONTEXT)
+    for name, expected in state.items():
+        size = np.maximum(np.abs(expected), most[name])
+        found.append(_compare(f"{name} in training", got[name], expected, size, products, exact))
     return found
 
 
@@ -159,5 +191,4 @@ def same_bits(a: Outcome, b: Outcome) -> bool:
 
 
 def _arrays(outcome: Outcome) -> Sequence[Array]:
-    gradients: Mapping[str, Array] = outcome.dparams
-    return [outcome.y, *outcome.dx, *gradients.values()]
+    return [outcome.y, *outcome.dx, *outcome.dparams.values(), *outcome.trained.values()]

@@ -14,8 +14,8 @@ from .base import Build, Layer
 class LRN(Layer):
     """Local response normalisation: y = x * (k + alpha / M * sum of x^2 over M neighbours)^-beta.
 
-    Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks" (2012); as in
-    ONNX and PyTorch, alpha is divided by the number of neighbours, which the paper does not do.
+    Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks" (2012);
+    as in ONNX and PyTorch, alpha is divided by the number of neighbours, which the paper does not do.
 
     Args:
         size: neighbours: (size - 1) / 2 before and behind; an even size has one more behind.
@@ -55,7 +55,8 @@ class BatchNorm(Layer):
         momentum: share of the batch in the new running statistics, 0 to 1.
         eps: added to the variance, above 0.
 
-    Parameters: weight (C,), bias (C,). State: running_mean (C,), running_var (C,), which takes the unbiased variance.
+    Parameters: weight (C,), bias (C,). State: running_mean (C,), running_var (C,), which takes the unbiased
+    variance.
 
     Raises:
         ArgumentError: an argument out of range.

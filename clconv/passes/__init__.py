@@ -2,10 +2,11 @@
 
 from ..graph import Graph
 from .concat import read_pieces
+from .fold import fold_batchnorm
 from .fuse import fuse_activations
 from .layout import convert_layouts
 
-__all__ = ["convert_layouts", "for_inference", "fuse_activations", "read_pieces"]
+__all__ = ["convert_layouts", "fold_batchnorm", "for_inference", "fuse_activations", "read_pieces"]
 
 
 def for_inference(graph: Graph, block: int, *, fold: bool = True) -> None:
@@ -14,6 +15,8 @@ def for_inference(graph: Graph, block: int, *, fold: bool = True) -> None:
     Args:
         fold: batch normalisation may disappear into derived weights; not where training holds the weights.
     """
+    if fold:
+        fold_batchnorm(graph)
     fuse_activations(graph)
     read_pieces(graph, block)
     convert_layouts(graph)

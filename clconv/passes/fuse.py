@@ -19,6 +19,7 @@ def fuse_activations(graph: Graph) -> None:
         producer = getattr(before, "producer", None)
         if (
             producer is None
+            or before is not producer.outputs[0]
             or before in outputs
             or len(readers[before]) > 1
             or not producer.layer.activates
@@ -29,5 +30,5 @@ def fuse_activations(graph: Graph) -> None:
         producer.layer = producer.layer.with_activation(node.layer.activation, node.layer.slope)
         (result,) = node.outputs
         result.producer = producer
-        producer.outputs = (result,)
+        producer.outputs = (result, *producer.outputs[1:])
     graph.nodes = kept
