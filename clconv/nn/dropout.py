@@ -13,7 +13,7 @@ from .base import Build, Layer
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training, zeroes each element with probability `rate` and divides the others by 1 - rate; else y = x.
+    """In training, drops each element with probability `rate` and divides the others by 1 - rate; else y = x.
 
     Which elements depends on seed, step, layer and element alone: neither on the device nor on the batch's
     neighbours (Philox4x32-10, Salmon et al., 2011).
