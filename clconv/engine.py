@@ -134,6 +134,16 @@ def make_plan(graph: Graph, facts: DeviceFacts) -> Plan:
     return Plan(graph, facts, choices, intervals, arena, settle(graph.persistent.values(), facts), costs)
 
 
+@dataclass(frozen=True)
+class Usage:
+    """Device memory of runs: planned for the largest of them, of `batch` images, and the allocator's peak."""
+
+    mode: str
+    batch: int
+    planned_bytes: int
+    measured_bytes: int
+
+
 class Session:
     """The device memory of one network and the plans that run in it.
 
@@ -204,7 +214,9 @@ class Session:
             self.tensor(value).read(stored, name)
         return from_storage(unpack(stored, value.spec, block), value)
 
-    def run(self, plan: Plan, feeds: Mapping[str, Array], fetch: Iterable[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, plan: Plan, feeds: Mapping[str, Array], fetch: Iterable[str] | None = None
+    ) -> dict[str, Array]:
         """Writes the inputs, replays the plan, reads the outputs (all, or those named in `fetch`).
 
         Raises:
@@ -223,7 +235,10 @@ class Session:
                 stored = np.empty(tensor.spec.storage_shape(block), tensor.spec.dtype)
                 tensor.read(stored, f"output {name}")
                 results[name] = unpack(stored, tensor.spec, block)
-            assert self.allocator.live_bytes == self.planned_bytes, (self.allocator.by_tag, self.planned_bytes)
+            assert self.allocator.live_bytes == self.planned_bytes, (
+                self.allocator.by_tag,
+                self.planned_bytes,
+            )
             return results
 
     @property
@@ -231,6 +246,15 @@ class Session:
         """What is loaded plus the arena, as planned."""
         persistent = self._residence.nbytes() if self._residence else 0
         return persistent + sum(slab.nbytes for slab in self._arena)
+
+    def usage(self, mode: str) -> Usage | None:
+        """What the plans recorded here take, planned and measured; None before the first."""
+        with self._lock:
+            plans = [executable.plan for executable in self._executables.values()]
+            if not plans:
+                return None
+            batch = max(plans, key=lambda plan: plan.arena_bytes).graph.inputs["x"].spec.shape[0]
+            return Usage(mode, batch, self.planned_bytes, self.allocator.peak_bytes)
 
     def prepare(self, plan: Plan, progress: Progress | None = None) -> _Executable:
         """Builds, allocates and records what running `plan` needs, unless that was done before."""
@@ -266,7 +290,9 @@ class Session:
         budget = self.allocator.budget
         total = self.allocator.live_bytes - sum(held) + sum(sizes)
         if budget is not None and total > budget:
-            raise BudgetError(f"memory: {total} bytes are needed but the budget is {budget}; nothing was allocated")
+            raise BudgetError(
+                f"memory: {total} bytes are needed but the budget is {budget}; nothing was allocated"
+            )
         self._executables.clear()
         self._free_arena()
         try:
@@ -345,7 +371,9 @@ def checked(feeds: Mapping[str, Array], name: str, value: Value) -> Array:
         raise ArgumentError(f"input {name}: not given; it must have the shape {value.spec}")
     array = np.asarray(feeds[name])
     if array.shape != value.spec.shape:
-        raise ArgumentError(f"input {name}: shape {'x'.join(map(str, array.shape))} where {value.spec} is expected")
+        raise ArgumentError(
+            f"input {name}: shape {'x'.join(map(str, array.shape))} where {value.spec} is expected"
+        )
     if array.dtype != value.spec.dtype:
         raise ArgumentError(f"input {name}: type {array.dtype} where {value.spec.dtype} is expected")
     return np.ascontiguousarray(array)

@@ -1,20 +1,20 @@
 """The exceptions of clconv: catch `ClconvError` for all of them.
 
-    ClconvError
-    ├── ShapeError            (ValueError)   sizes that do not fit
-    ├── PatternError          (ValueError)   a network pattern that does not parse; knows the position
-    ├── ArgumentError         (ValueError)   an argument with a wrong value, type or dtype
-    ├── DataError             (ValueError)   training or test data that is missing, damaged or out of range
-    ├── ModelFileError        (ValueError)   a model, weight or checkpoint file that cannot be used
-    ├── NonFiniteError        (ArithmeticError)  the loss or a weight became NaN or infinite
-    ├── StateError            (RuntimeError) a call that the object's state does not allow (closed, forked)
-    ├── DeviceError           (RuntimeError) no usable device, or a device that failed
-    │   ├── NoDeviceError     nothing works here; says why and what would help
-    │   ├── DeviceChoiceError the name given matches no device, or several
-    │   ├── BuildError        a kernel did not compile; carries the compiler's log
-    │   └── OpenCLError       an OpenCL call failed; carries the status and where it happened
-    └── OutOfMemoryError      (MemoryError)  the device refused an allocation
-        └── BudgetError       more than the memory budget would be needed; nothing was allocated
+ClconvError
+├── ShapeError            (ValueError)   sizes that do not fit
+├── PatternError          (ValueError)   a network pattern that does not parse; knows the position
+├── ArgumentError         (ValueError)   an argument with a wrong value, type or dtype
+├── DataError             (ValueError)   training or test data that is missing, damaged or out of range
+├── ModelFileError        (ValueError)   a model, weight or checkpoint file that cannot be used
+├── NonFiniteError        (ArithmeticError)  the loss or a weight became NaN or infinite
+├── StateError            (RuntimeError) a call that the object's state does not allow (closed, forked)
+├── DeviceError           (RuntimeError) no usable device, or a device that failed
+│   ├── NoDeviceError     nothing works here; says why and what would help
+│   ├── DeviceChoiceError the name given matches no device, or several
+│   ├── BuildError        a kernel did not compile; carries the compiler's log
+│   └── OpenCLError       an OpenCL call failed; carries the status and where it happened
+└── OutOfMemoryError      (MemoryError)  the device refused an allocation
+    └── BudgetError       more than the memory budget would be needed; nothing was allocated
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ class PatternError(ClconvError, ValueError):
         start = max(0, position - 50)
         window = pattern[start : position + 30].replace("\n", " ")
         super().__init__(
-            f"pattern: {message} (character {position + 1})\n"
-            f"    {window}\n    {' ' * (position - start)}^"
+            f"pattern: {message} (character {position + 1})\n    {window}\n    {' ' * (position - start)}^"
         )
 
 

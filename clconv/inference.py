@@ -8,7 +8,7 @@ import numpy as np
 
 from . import engine, passes, planner
 from .device import Device
-from .engine import Plan, Session
+from .engine import Plan, Session, Usage
 from .errors import ArgumentError, BudgetError, OutOfMemoryError
 from .nn.network import Network
 from .packing import Array
@@ -74,6 +74,11 @@ class Inference:
             self._session, self._loaded = session, names
         return self._session
 
+    @property
+    def usage(self) -> Usage | None:
+        """Planned and measured memory of the session at hand."""
+        return None if self._session is None else self._session.usage("test")
+
     def release(self) -> None:
         """Frees the device memory; plans are kept."""
         if self._session is not None:
@@ -83,7 +88,9 @@ class Inference:
 
 def check_budget(plan: Plan, budget: int | None, who: str) -> None:
     """Raises BudgetError where a plan needs more than `budget`, or than the device has."""
-    limit, whose = (budget, "the budget") if budget is not None else (plan.facts.global_bytes, plan.facts.name)
+    limit, whose = (
+        (budget, "the budget") if budget is not None else (plan.facts.global_bytes, plan.facts.name)
+    )
     if plan.peak_bytes > limit:
         raise BudgetError(
             f"{who}: {plan.peak_bytes} bytes ({planner.format_bytes(plan.peak_bytes)}) are needed, "
@@ -94,7 +101,9 @@ def check_budget(plan: Plan, budget: int | None, who: str) -> None:
 
 def run_batches(session: Session, plan: Plan, x: Array, batch: int) -> Array:
     """The output for all images, `batch` at a time; the last run is filled up with zeros."""
-    outputs = [session.run(plan, {"x": filled(part, batch)})[OUTPUT][: len(part)] for part in _parts(x, batch)]
+    outputs = [
+        session.run(plan, {"x": filled(part, batch)})[OUTPUT][: len(part)] for part in _parts(x, batch)
+    ]
     return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
 

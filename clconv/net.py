@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from . import engine, planner, settings
+from . import engine, planner, plots, report, settings
 from .data import ArrayDataset, Augmentation, Dataset, Loader, Normalization, check_labels
 from .device import Device, choose
-from .engine import Plan, Session
+from .engine import Plan, Session, Usage
 from .errors import ArgumentError, ModelFileError, ShapeError, StateError
 from .inference import OUTPUT, Inference, check_budget, filled, run_batches
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
@@ -23,12 +24,11 @@ from .nn.symbol import Symbol
 from .packing import Array
 from .program import Progress as BuildProgress
 from .train import fit as loop
-from .train.checkpoint import load_checkpoint, save_checkpoint
 from .train.history import Callback, History, PrintEpochs
 from .train.optimizers import SGD, Optimizer
 from .train.schedules import Constant
 from .train.step import training_graph
-from .train.trainer import Trainer
+from .training import Recipe, Saving, Training
 
 
 class Net:
@@ -40,6 +40,7 @@ class Net:
         input_shape: (C, H, W), for a list of layers.
         device: name or "platform:device" as `clconv devices` lists them, or a `Device`; default: see there.
         seed: of the initialisation (He where a ReLU follows, else Xavier).
+        weights: all arrays by name instead, as `get_weights` returns them.
 
     Attributes:
         network: the description. metadata: kept in saved files, such as {"classes": [...]}.
@@ -59,16 +60,22 @@ class Net:
         input_shape: Sequence[int] | None = None,
         device: str | Device | None = None,
         seed: int = 0,
+        weights: Mapping[str, Array] | None = None,
     ) -> None:
         self.network = _network(description, input_shape)
         self.metadata: dict[str, Any] = {}
         self.normalization: Normalization | None = None
-        self._arrays = self.network.initial(seed)
+        if weights is not None:
+            check_arrays(self.network, weights, "Net: weights")
+            self._arrays = {name: np.asarray(array, np.float32) for name, array in weights.items()}
+        else:
+            self._arrays = self.network.initial(seed)
         self._wanted_device = device
         self._device: Device | None = device if isinstance(device, Device) else None
         self._test: Inference | None = None
-        self._trainer: Trainer | None = None
-        self._trainer_key: object = None
+        self._training: Training | None = None
+        self._lock = threading.RLock()
+        self._usages: dict[str, Usage] = {}
         self._closed = False
 
     # ---------------------------------------------------------------- life
@@ -85,11 +92,12 @@ class Net:
         return self._device
 
     def close(self) -> None:
-        """Frees all device memory. The weights stay; using the network again takes memory again is refused."""
-        if not self._closed:
-            self._release_trainer()
-            self._release_test()
-            self._closed = True
+        """Frees all device memory; the network cannot run any more, its weights can still be read and saved."""
+        with self._lock:
+            if not self._closed:
+                self._release_training()
+                self._release_test()
+                self._closed = True
 
     def __enter__(self) -> Net:
         return self
@@ -107,14 +115,45 @@ class Net:
 
     def _release_test(self) -> None:
         if self._test is not None:
+            self._note_usage(self._test.usage)
             self._test.release()
 
-    def _release_trainer(self) -> None:
+    def _release_training(self) -> None:
         """Brings the trained weights home and frees what training held."""
-        if self._trainer is not None:
-            self._arrays = self._trainer.arrays()
-            self._trainer.release()
-        self._trainer = None
+        if self._training is not None and self._training.trainer is not None:
+            self._arrays = self._training.trainer.arrays()
+            self._note_usage(self._training.trainer.session.usage("train"))
+            self._training.release()
+
+    def _note_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._usages[usage.mode] = usage
+
+    # ---------------------------------------------------------------- reports
+
+    @property
+    def usages(self) -> list[Usage]:
+        """Device memory of the last runs in test-time mode and in training, planned and measured."""
+        with self._lock:
+            if self._test is not None:
+                self._note_usage(self._test.usage)
+            if self._training is not None and self._training.trainer is not None:
+                self._note_usage(self._training.trainer.session.usage("train"))
+            return [self._usages[mode] for mode in sorted(self._usages)]
+
+    def summary(self, batch: int = 1, mode: str = "both") -> str:
+        """Prints, and returns, the table of the CS231n notes with what is planned and what runs measured.
+
+        Args:
+            batch: images. mode: "test", "train" or "both".
+        """
+        text = report.summary(self, batch, mode)
+        print(text)
+        return text
+
+    def plot_filters(self, layer: str, path: str | os.PathLike[str]) -> None:
+        """Writes a picture of a convolution's filters; see `clconv.plots.plot_filters`."""
+        plots.plot_filters(self, layer, path)
 
     # ---------------------------------------------------------------- weights
 
@@ -122,12 +161,15 @@ class Net:
     def parameter_count(self) -> int:
         """Learnt values, running statistics not counted."""
         values = self.network.graph(1, train=False).persistent.values()
-        return sum(int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter)
+        return sum(
+            int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter
+        )
 
     def get_weights(self) -> dict[str, Array]:
         """Copies of all parameters and running statistics, as "layer.weight": float32 array."""
-        arrays = self._trainer.arrays() if self._trainer is not None else self._arrays
-        return {name: array.copy() for name, array in arrays.items()}
+        with self._lock:
+            trainer = self._training.trainer if self._training is not None else None
+            return {n: a.copy() for n, a in self._arrays.items()} if trainer is None else trainer.arrays()
 
     def set_weights(self, arrays: Mapping[str, Array]) -> None:
         """Replaces some or all parameters by name.
@@ -138,12 +180,15 @@ class Net:
         shapes = self.network.array_shapes()
         for name, array in arrays.items():
             if name not in shapes:
-                raise ArgumentError(f"set_weights: the network has no {name!r}; it has {', '.join(list(shapes)[:6])}, ...")
+                raise ArgumentError(
+                    f"set_weights: the network has no {name!r}; it has {', '.join(list(shapes)[:6])}, ..."
+                )
             if np.shape(array) != shapes[name]:
                 raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
-        self._release_trainer()
-        self._release_test()
-        self._arrays.update({name: np.array(array, np.float32) for name, array in arrays.items()})
+        with self._lock:
+            self._release_training()
+            self._release_test()
+            self._arrays.update({name: np.array(array, np.float32) for name, array in arrays.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes description and weights into one safetensors file, atomically.
@@ -206,9 +251,7 @@ class Net:
         check_budget(plan, _budget(memory), "plan")
         return plan
 
-    def predict(
-        self, x: Array, *, batch_size: int | None = None, memory: str | int | None = None
-    ) -> Array:
+    def predict(self, x: Array, *, batch_size: int | None = None, memory: str | int | None = None) -> Array:
         """The network's output for any number of images, in test-time mode.
 
         Args:
@@ -230,7 +273,8 @@ class Net:
         budget = _budget(memory)
         batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT)
         plan = self._inference.plan(OUTPUT, batch)
-        y = run_batches(self._open(plan, budget), plan, x, batch)
+        with self._lock:
+            y = run_batches(self._open(plan, budget), plan, x, batch)
         return y.reshape(self._public(y.shape))
 
     def evaluate(
@@ -248,20 +292,20 @@ class Net:
         budget = _budget(memory)
         batch = self._inference.batch_size(len(dataset), batch_size, budget, loss)
         plan = self._inference.plan(loss, batch)
-        session = self._open(plan, budget)
-        losses, right = 0.0, 0
         loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
-        for part in loader.epoch(0):
-            count = len(part.x)
-            feeds = {"x": filled(part.x, batch), "labels": filled(part.y, batch)}
-            results = session.run(plan, feeds)
-            losses += float(results["loss"][:count].sum(dtype=np.float64))
-            right += int(results["correct"][:count].sum())
+        losses, right = 0.0, 0
+        with self._lock:
+            session = self._open(plan, budget)
+            for part in loader.epoch(0):
+                f"{who}: images of shape {x.shape}; (N, {", ".join(map(str, self.network.input_shape))}) is expected"
+                results = session.run(plan, {"x": filled(part.x, batch), "labels": filled(part.y, batch)})
+                losses += float(results["loss"][:count].sum(dtype=np.float64))
+                right += int(results["correct"][:count].sum())
         return {"loss": losses / len(dataset), "accuracy": right / len(dataset)}
 
     def _open(self, plan: Plan, budget: int | None) -> Session:
         """The session in test-time mode; what training held is released first."""
-        self._release_trainer()
+        self._release_training()
         return self._inference.open(plan, self._arrays, budget)
 
     @property
@@ -281,7 +325,9 @@ class Net:
             scale = self.normalization or Normalization((0.0,) * x.shape[-1], (1.0,) * x.shape[-1])
             x = scale.apply(x)
         if x.dtype != np.float32:
-            raise ArgumentError(f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted")
+            raise ArgumentError(
+                f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted"
+            )
         if x.ndim != 4 or x.shape[1:] != self.network.input_shape:
             raise ShapeError(
                 f"{who}: images of shape {x.shape} where (N, {', '.join(map(str, self.network.input_shape))}) is expected"
@@ -368,71 +414,29 @@ class Net:
         if validation is not None:
             pair = (validation, None) if isinstance(validation, Dataset) else validation
             held_out = Loader(
-                self._dataset(*pair, loss, "validation"), batch_size, shuffle=False, normalization=self.normalization
+                self._dataset(*pair, loss, "validation"),
+                batch_size,
+                shuffle=False,
+                normalization=self.normalization,
             )
-        position, optimizer_arrays, steps_done = loop.Position(), None, 0
-        wanted = {"optimizer": repr(optimizer), "loss": loss, "batch_size": batch_size, "seed": seed, "images": len(dataset)}
-        if resume:
-            if checkpoint is None:
-                raise ArgumentError("fit: resume=True needs checkpoint=, the file to go on from")
-            found = load_checkpoint(checkpoint, self.network, wanted)
-            if found is not None:
-                self._release_trainer()
-                position, steps_done, self._arrays, optimizer_arrays = found
-        trainer = self._open_trainer(loader, held_out, loss, optimizer, seed, memory, optimizer_arrays, build_progress)
-        trainer.steps_done = steps_done
-        save = None
-        if checkpoint is not None:
-            path = checkpoint
-
-            def save(p: loop.Position) -> None:
-                save_checkpoint(path, self.network, trainer, p, wanted, self._metadata())
-
-        return loop.run(
-            loop.Run(
-                trainer,
+        with self._lock:
+            self._release_test()
+            recipe = Recipe(loss, optimizer, schedule or Constant(), epochs, seed)
+            saving = Saving(checkpoint, checkpoint_steps, resume, self._metadata())
+            printing = [PrintEpochs(epochs)] if verbose else []
+            if self._training is None:
+                self._training = Training(self.network, self.device)
+            return self._training.run(
+                self._arrays,
                 loader,
-                epochs,
-                optimizer.rate,
-                schedule or Constant(),
                 held_out,
-                [*callbacks, *([PrintEpochs(epochs)] if verbose else [])],
-                save,
-                checkpoint_steps,
+                recipe,
+                _budget(memory),
+                saving,
+                [*callbacks, *printing],
                 report,
-                position,
+                build_progress,
             )
-        )
-
-    def _open_trainer(
-        self,
-        loader: Loader,
-        held_out: Loader | None,
-        loss: str,
-        optimizer: Optimizer,
-        seed: int,
-        memory: str | int | None,
-        optimizer_arrays: Mapping[str, Array] | None,
-        progress: BuildProgress | None,
-    ) -> Trainer:
-        """A trainer with the weights loaded; the one of the last `fit` where it serves again."""
-        self._release_test()
-        budget = _budget(memory)
-        key = (loss, type(optimizer), optimizer.rule, budget)
-        batches = {"train": loader.batch_sizes, "test": held_out.batch_sizes if held_out is not None else set()}
-        if self._trainer is not None and (self._trainer_key != key or optimizer_arrays is not None):
-            self._release_trainer()
-        if self._trainer is None:
-            trainer = Trainer(self.network, self.device, loss, optimizer, seed=seed, budget=budget)
-            try:
-                trainer.prepare(self._arrays, batches, progress, optimizer_arrays)
-            except BaseException:
-                trainer.release()
-                raise
-            self._trainer, self._trainer_key = trainer, key
-        else:
-            self._trainer.restart(optimizer, seed, batches, progress)
-        return self._trainer
 
 
 def _network(description: Any, input_shape: Sequence[int] | None) -> Network:
@@ -465,10 +469,11 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
         ModelFileError: missing, truncated or not a model.
     """
     model = read_model(path)
-    net = Net(model.network, device=device)
-    net._arrays = {name: np.asarray(array, np.float32) for name, array in model.arrays.items()}
+    net = Net(model.network, device=device, weights=model.arrays)
     net.metadata = {key: value for key, value in model.metadata.items() if key != "normalization"}
     if "normalization" in model.metadata:
         described = model.metadata["normalization"]
-        net.normalization = Normalization(tuple(described["mean"]), tuple(described["std"]), described["scale"])
+        net.normalization = Normalization(
+            tuple(described["mean"]), tuple(described["std"]), described["scale"]
+        )
     return net

@@ -198,8 +198,9 @@ cdef class Recording:
             status = cl.finish(self.queue)
         check(status, "waiting for the device")
 
-    def profile(self):
-        """Runs once with events: [(label, seconds)] per launch. Needs a queue with profiling enabled."""
+    def profile(self, queue):
+        """Runs once on a queue with profiling enabled, launch by launch: [(label, seconds)]."""
+        cdef cl_handle handle = <cl_handle><size_t>queue.int_ptr
         cdef size_t i
         cdef uint64_t start = 0, end = 0
         cdef cl_handle event
@@ -208,12 +209,12 @@ cdef class Recording:
             event = NULL
             check(
                 cl.enqueue_kernel(
-                    self.queue, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
+                    handle, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
                     self.steps[i].local_size if self.steps[i].has_local else NULL, 0, NULL, &event,
                 ),
                 self.labels[i],
             )
-            check(cl.finish(self.queue), self.labels[i])
+            check(cl.finish(handle), self.labels[i])
             check(cl.event_profile(event, PROFILING_START, 8, &start, NULL), self.labels[i])
             check(cl.event_profile(event, PROFILING_END, 8, &end, NULL), self.labels[i])
             cl.release_event(event)

@@ -135,13 +135,23 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     _check_is_file(path)
     tensors, texts = _read_tensors(path)
     if DESCRIPTION not in texts:
-        raise ModelFileError(f"{where}: a safetensors file without a clconv network; load its weights into a network "
-                             "with net.load_weights(path)")
+        raise ModelFileError(
+            f"{where}: a safetensors file without a clconv network; load its weights into a network "
+            "with net.load_weights(path)"
+        )
     network = Network.from_json(texts[DESCRIPTION], where)
     arrays = {name: a for name, a in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
-    optimizer = {n.removeprefix(OPTIMIZER_PREFIX): a for n, a in tensors.items() if n.startswith(OPTIMIZER_PREFIX)}
+    optimizer = {
+        n.removeprefix(OPTIMIZER_PREFIX): a for n, a in tensors.items() if n.startswith(OPTIMIZER_PREFIX)
+    }
     check_arrays(network, arrays, where)
-    return ModelFile(network, arrays, json.loads(texts.get(METADATA, "{}")), json.loads(texts.get(TRAINING, "{}")), optimizer)
+    return ModelFile(
+        network,
+        arrays,
+        json.loads(texts.get(METADATA, "{}")),
+        json.loads(texts.get(TRAINING, "{}")),
+        optimizer,
+    )
 
 
 def check_arrays(network: Network, arrays: Mapping[str, Array], where: str) -> None:
@@ -161,4 +171,8 @@ def check_arrays(network: Network, arrays: Mapping[str, Array], where: str) -> N
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
+    return (
+        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        if names
+        else "nothing"
+    )

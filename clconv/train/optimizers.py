@@ -11,6 +11,7 @@ from .._core import optimizer as kernels
 from ..errors import ArgumentError
 from ..packing import Array
 
+
 @dataclass(frozen=True)
 class Optimizer:
     """Base of the optimizers.

@@ -30,13 +30,15 @@ def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer
     graph = network.graph(batch, train=True)
     passes.fuse_activations(graph)
     scores = graph.outputs.pop("y")
-    labels, (loss_value, correct, dscores) = _add_loss(graph, scores, loss)
+    loss_value, correct, dscores = add_loss(graph, scores, loss)
     (ok,) = graph.add(Finite(), [loss_value], "loss")
     hyper = graph.persist("hyper", TensorSpec((16,), layout="plain"), "control")
 
     def update(weight: Value, gradient: Value) -> None:
         states = [graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer") for s in optimizer.states]
-        graph.add(Update(optimizer.rule), [weight, gradient, *states, hyper, ok], weight.name.rpartition(".")[0])
+        graph.add(
+            Update(optimizer.rule), [weight, gradient, *states, hyper, ok], weight.name.rpartition(".")[0]
+        )
 
     weights = [value for value in graph.persistent.values() if value.role == "param"]
     differentiate(graph, {scores: dscores}, weights, update)
@@ -49,15 +51,18 @@ def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer
 def evaluation_graph(network: Network, batch: int, loss: str) -> Graph:
     """Test-time mode with a loss behind it, for weights as training holds them (nothing is folded)."""
     graph = network.graph(batch, train=False)
-    _, (loss_value, correct, _) = _add_loss(graph, graph.outputs.pop("y"), loss)
+    loss_value, correct, _ = add_loss(graph, graph.outputs.pop("y"), loss)
     graph.outputs = {"loss": loss_value, "correct": correct}
     return graph
 
 
-def _add_loss(graph: Graph, scores: Value, loss: str) -> tuple[Value, tuple[Value, ...]]:
+def add_loss(graph: Graph, scores: Value, loss: str) -> tuple[Value, ...]:
+    """Adds a loss and its input "labels"; returns loss and correctness per image, and d(mean loss)/d(scores)."""
     if loss not in LOSSES:
         raise ArgumentError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
     n = scores.spec.shape[0]
-    spec = TensorSpec(scores.spec.shape, layout="plain") if loss == "mse" else TensorSpec((n,), "int32", "plain")
+    spec = (
+        TensorSpec(scores.spec.shape, layout="plain") if loss == "mse" else TensorSpec((n,), "int32", "plain")
+    )
     labels = graph.input("labels", spec)
-    return labels, graph.add(LOSSES[loss](), [scores, labels], "loss")
+    return graph.add(LOSSES[loss](), [scores, labels], "loss")

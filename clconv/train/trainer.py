@@ -27,7 +27,14 @@ class Trainer:
     """
 
     def __init__(
-        self, network: Network, device: Device, loss: str, optimizer: Optimizer, *, seed: int, budget: int | None
+        self,
+        network: Network,
+        device: Device,
+        loss: str,
+        optimizer: Optimizer,
+        *,
+        seed: int,
+        budget: int | None,
     ) -> None:
         self.network = network
         self.device = device
@@ -58,7 +65,11 @@ class Trainer:
             self.session.prepare(plan, progress)
 
     def restart(
-        self, optimizer: Optimizer, seed: int, batches: Mapping[str, set[int]], progress: Progress | None = None
+        self,
+        optimizer: Optimizer,
+        seed: int,
+        batches: Mapping[str, set[int]],
+        progress: Progress | None = None,
     ) -> None:
         """Begins a new run with the weights as they are: counters and optimizer state start from zero.
 
@@ -74,7 +85,9 @@ class Trainer:
             self.session.prepare(plan, progress)
 
     def _plan_all(self, batches: Mapping[str, set[int]]) -> list[Plan]:
-        plans = [self.plan(mode, batch) for mode, sizes in batches.items() for batch in sorted(sizes, reverse=True)]
+        plans = [
+            self.plan(mode, batch) for mode, sizes in batches.items() for batch in sorted(sizes, reverse=True)
+        ]
         needed, budget = self.peak_bytes, self.session.allocator.budget
         if budget is not None and needed > budget:
             raise BudgetError(
@@ -130,7 +143,9 @@ class Trainer:
 
     def _write_counters(self) -> None:
         if "counters" in self.session.names:
-            words = np.array([self.seed & 0xFFFFFFFF, self.seed >> 32 & 0xFFFFFFFF, self.steps_done, 0], np.uint32)
+            words = np.array(
+                [self.seed & 0xFFFFFFFF, self.seed >> 32 & 0xFFFFFFFF, self.steps_done, 0], np.uint32
+            )
             self.session.write("counters", words.view(np.int32))
 
     def _blame(self, x: Array) -> str:
@@ -163,9 +178,12 @@ class Trainer:
 
     def optimizer_arrays(self) -> dict[str, Array]:
         """Optimizer state by name, for a checkpoint."""
-        return {name: self.session.read(name) for name in self.session.names if self.session.role(name) == "optimizer"}
+        return {
+            name: self.session.read(name)
+            for name in self.session.names
+            if self.session.role(name) == "optimizer"
+        }
 
     def release(self) -> None:
         """Frees the device memory."""
         self.session.release()
-
