@@ -1,1 +1,44 @@
-"""clconv: trains and runs convolutional networks on any OpenCL device, inside the memory you have."""
+"""clconv: trains and runs convolutional networks on any OpenCL device, inside the memory you have.
+
+    import clconv as cc
+
+    net = cc.Net("INPUT 32x32x3 -> [[CONV 3x3x32 -> RELU]*2 -> POOL]*3 -> [FC 256 -> RELU] -> FC 10")
+    net.fit(x, y, epochs=10, optimizer=cc.SGD(0.01, momentum=0.9, nesterov=True))
+    scores = net.predict(x)
+"""
+
+from . import data, errors, zoo
+from .data import Augmentation, Normalization
+from .device import choose, devices
+from .errors import ClconvError
+from .net import Net, load
+from .nn import *  # noqa: F403
+from .nn import __all__ as _layers
+from .train import SGD, Adagrad, Adam, Callback, Constant, Cosine, History, RMSProp, Step
+
+__version__ = "0.1.0"
+
+__all__ = sorted(
+    [
+        "SGD",
+        "Adagrad",
+        "Adam",
+        "Augmentation",
+        "Callback",
+        "ClconvError",
+        "Constant",
+        "Cosine",
+        "History",
+        "Net",
+        "Normalization",
+        "RMSProp",
+        "Step",
+        "choose",
+        "data",
+        "devices",
+        "errors",
+        "load",
+        "zoo",
+        *_layers,
+    ]
+)

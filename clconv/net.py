@@ -297,7 +297,7 @@ class Net:
         with self._lock:
             session = self._open(plan, budget)
             for part in loader.epoch(0):
-                f"{who}: images of shape {x.shape}; (N, {", ".join(map(str, self.network.input_shape))}) is expected"
+                count = len(part.x)
                 results = session.run(plan, {"x": filled(part.x, batch), "labels": filled(part.y, batch)})
                 losses += float(results["loss"][:count].sum(dtype=np.float64))
                 right += int(results["correct"][:count].sum())
@@ -329,9 +329,8 @@ class Net:
                 f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted"
             )
         if x.ndim != 4 or x.shape[1:] != self.network.input_shape:
-            raise ShapeError(
-                f"{who}: images of shape {x.shape} where (N, {', '.join(map(str, self.network.input_shape))}) is expected"
-            )
+            wanted = ", ".join(map(str, self.network.input_shape))
+            raise ShapeError(f"{who}: images of shape {x.shape} where (N, {wanted}) is expected")
         return x
 
     def _dataset(self, x: Array | Dataset, y: Array | None, loss: str, who: str) -> Dataset:
