@@ -136,12 +136,17 @@ def make_plan(graph: Graph, facts: DeviceFacts) -> Plan:
 
 @dataclass(frozen=True)
 class Usage:
-    """Device memory of runs: planned for the largest of them, of `batch` images, and the allocator's peak."""
+    """Device memory of runs: planned for the largest of them, of `batch` images, and the allocator's peak.
+
+    Attributes:
+        by_tag: measured bytes of "weights", "optimizer", "control" and "arena", as they are held now.
+    """
 
     mode: str
     batch: int
     planned_bytes: int
     measured_bytes: int
+    by_tag: Mapping[str, int] = field(default_factory=dict)
 
 
 class Session:
@@ -254,7 +259,8 @@ class Session:
             if not plans:
                 return None
             batch = max(plans, key=lambda plan: plan.arena_bytes).graph.inputs["x"].spec.shape[0]
-            return Usage(mode, batch, self.planned_bytes, self.allocator.peak_bytes)
+            held = dict(self.allocator.by_tag)
+            return Usage(mode, batch, self.planned_bytes, self.allocator.peak_bytes, held)
 
     def prepare(self, plan: Plan, progress: Progress | None = None) -> _Executable:
         """Builds, allocates and records what running `plan` needs, unless that was done before."""
