@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from .base import Layer
@@ -19,8 +19,7 @@ def candidates(network: Network) -> Iterator[str]:
             return
         before = entry.name
     layers = [entry.layer for entry in network.entries]
-    nameless = Network.chain([replace(layer, name=None) for layer in layers], network.input_shape)
-    chosen = [a.name != b.name for a, b in zip(network.entries, nameless.entries, strict=True)]
+    chosen = [not re.fullmatch(rf"{entry.layer.kind}\d+", entry.name) for entry in network.entries]
     for named in (chosen, [True] * len(chosen)):
         items = map(_item, layers, named)
         yield " -> ".join([_input(network), *_grouped(list(items))])
@@ -92,15 +91,26 @@ def _grouped(items: list[str]) -> list[str]:
     """Neighbouring equal runs as "[...]*N", the shortest first, so that groups nest."""
     period = 1
     while 2 * period <= len(items):
-        for start in range(len(items) - 2 * period + 1):
-            run = items[start : start + period]
-            count = 1
-            while items[start + count * period : start + (count + 1) * period] == run:
-                count += 1
-            group = f"[{' -> '.join(run)}]*{count}"
-            if count > 1 and len(group) < len(" -> ".join(run * count)):
-                items = [*items[:start], group, *items[start + count * period :]]
-                period = 0
-                break
-        period += 1
+        grouped = _repeats(items, period)
+        period = period + 1 if len(grouped) == len(items) else 1
+        items = grouped
     return items
+
+
+def _repeats(items: list[str], period: int) -> list[str]:
+    """Groups runs of `period` items, from left to right, where that is shorter."""
+    kept: list[str] = []
+    start = 0
+    while start < len(items):
+        run = items[start : start + period]
+        count = 1
+        while items[start + count * period : start + (count + 1) * period] == run:
+            count += 1
+        group = f"[{' -> '.join(run)}]*{count}"
+        if count > 1 and len(group) < len(" -> ".join(run * count)):
+            kept.append(group)
+            start += count * period
+        else:
+            kept.append(items[start])
+            start += 1
+    return kept

@@ -16,6 +16,7 @@ INTEGER = re.compile(r"\d+")
 DECIMAL = re.compile(r"\d+(\.\d*)?(e[-+]?\d+)?|\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 RUN = re.compile(r"[a-z_]+", re.IGNORECASE)
 WORD = re.compile(r"[a-z]\w*", re.IGNORECASE)
+MODE = re.compile(r"l2|[a-z]+", re.IGNORECASE)
 NAME = re.compile(r"([\w.]|-(?!>))+")
 PAIRS = ("kernel", "stride", "dilation", "output_pad")
 
@@ -227,7 +228,7 @@ class Reader:
     def pool(self) -> str:
         """POOL's kind, max when none is named."""
         self.peek()
-        run = re.compile(r"[a-z]+2?", re.IGNORECASE).match(self.text, self.at)
+        run = MODE.match(self.text, self.at)
         name = run.group().lower() if run else ""
         if name in POOLS:
             self.at += len(name)
