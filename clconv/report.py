@@ -1,0 +1,349 @@
+"""What a network takes, layer by layer: the table of the CS231n notes, beside what is planned and measured.
+
+The notes count one volume of activations per convolution, pooling and fully-connected layer, four bytes per
+value, and what works in place (activations, batch normalisation, dropout) as nothing. For training they take
+the activations twice (their gradients) and the parameters three times (their gradients, and momentum).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._core.layout import ToBlocks, ToPlain
+from .engine import Plan, Usage
+from .errors import ArgumentError, ShapeError
+from .graph import Node
+from .nn.network import Entry, Network
+from .planner import format_bytes
+
+if TYPE_CHECKING:
+    from .net import Net
+
+WIDTH = 110  # columns that a table may take
+MODES = ("test", "train", "both")
+IN_PLACE = ("ReLU", "LeakyReLU", "ReLU6", "Sigmoid", "Tanh", "BatchNorm", "Dropout", "Flatten")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the user.
+
+    Attributes:
+        shape: (N, C, H, W) of the output. values: activations as the notes count them, for the whole batch.
+        parameters: learnt values. macs: multiply-adds of one run, of layers with weights.
+        algorithm: what computes it; "in conv1" where that layer does it on the way.
+        workspace_bytes: extra memory while it runs. live_bytes: arena bytes alive then; None where it has
+            no step of its own.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    values: int
+    parameters: int
+    macs: int
+    algorithm: str
+    workspace_bytes: int
+    live_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Total:
+    """What one mode takes, as planned: floating-point operations, and bytes; `peak_bytes` is all together."""
+
+    mode: str
+    flops: int
+    weight_bytes: int
+    arena_bytes: int
+    optimizer_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A network's table.
+
+    Attributes:
+        batch: images. rows: the image and all layers; live bytes are those of the first of `totals`.
+        totals: planned, for each mode asked for. usages: of runs so far, planned and measured.
+        notes: why a mode is missing.
+    """
+
+    batch: int
+    device: str
+    rows: tuple[Row, ...]
+    totals: tuple[Total, ...]
+    usages: tuple[Usage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def activation_values(self) -> int:
+        """Activations of the forward pass, as the notes count them."""
+        return sum(row.values for row in self.rows)
+
+    @property
+    def parameters(self) -> int:
+        """Learnt values."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of layers with weights, forward."""
+        return sum(row.macs for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        sums = {"activation_values": self.activation_values, "parameters": self.parameters, "macs": self.macs}
+        return {**asdict(self), **sums}
+
+    def __str__(self) -> str:
+        return "\n".join([*_layer_lines(self), "", *_total_lines(self), *_usage_lines(self), *self.notes])
+
+
+def describe(
+    network: Network, plans: Sequence[Plan], usages: Iterable[Usage] = (), notes: Iterable[str] = ()
+) -> Report:
+    """The report on a network from plans for one batch size; the first gives the figures of each layer.
+
+    Args:
+        plans: of test-time mode, of a training step, or both.
+    """
+    plan = plans[0]
+    batch = plan.graph.inputs["x"].spec.shape[0]
+    shapes: dict[str, tuple[int, ...]] = {"input": (batch, *network.input_shape)}
+    steps: dict[str, list[tuple[int, Node]]] = {}
+    for step, node in enumerate(plan.graph.nodes):
+        steps.setdefault(node.name, []).append((step, node))
+    live = plan.live_bytes
+    rows = [Row("input", "Input", shapes["input"], math.prod(shapes["input"]), 0, 0, "", 0, None)]
+    homes = {"input": "input"}
+    for entry in network.entries:
+        rows.append(_row(entry, shapes, steps.get(entry.name, []), plan, live, homes))
+        shapes[entry.name] = rows[-1].shape
+    totals = tuple(
+        Total(
+            "train" if "hyper" in p.graph.persistent else "test",
+            p.flops,
+            p.weight_bytes,
+            p.arena_bytes,
+            p.optimizer_bytes,
+            p.peak_bytes,
+        )
+        for p in plans
+    )
+    return Report(batch, plan.facts.name, tuple(rows), totals, tuple(usages), tuple(notes))
+
+
+def _row(
+    entry: Entry,
+    shapes: dict[str, tuple[int, ...]],
+    steps: list[tuple[int, Node]],
+    plan: Plan,
+    live: list[int],
+    homes: dict[str, str],
+) -> Row:
+    reference, arguments = entry.layer.reference, entry.layer.arguments
+    inputs = [shapes[name] for name in entry.inputs]
+    shape = reference.output_shape(arguments, inputs)
+    parameters = reference.parameters(arguments, inputs)
+    kind = type(entry.layer).__name__
+    homes[entry.name] = entry.name if steps else homes[entry.inputs[0]]
+    return Row(
+        entry.name,
+        kind,
+        shape,
+        0 if kind in IN_PLACE else math.prod(shape),
+        sum(math.prod(p) for p in parameters.values()),
+        _macs(kind, inputs, shape, parameters),
+        _algorithm(kind, [node for _, node in steps], plan, homes[entry.name]),
+        max((plan.choices[node].workspace_bytes for _, node in steps), default=0),
+        max((live[step] for step, _ in steps), default=None),
+    )
+
+
+def _macs(
+    kind: str, inputs: Sequence[tuple[int, ...]], shape: tuple[int, ...], parameters: dict[str, tuple[int, ...]]
+) -> int:
+    """Multiply-adds: every weight meets every output (or, transposed, every input) of its channel."""
+    if kind not in ("Conv", "ConvTranspose", "FC", "Local"):
+        return 0
+    weights = math.prod(parameters["weight"])
+    if kind == "Local":  # each place has weights of its own
+        return weights * shape[0]
+    n, _, h, w = inputs[0] if kind == "ConvTranspose" else shape
+    return weights * n * h * w
+
+
+def _algorithm(kind: str, nodes: Sequence[Node], plan: Plan, home: str) -> str:
+    """The choice for the layer's own operator, or where its work is done instead."""
+    own = [node for node in nodes if type(node.layer) not in (ToBlocks, ToPlain)]
+    if own:
+        return str(plan.choices[own[0]].name)
+    if nodes:
+        return "conversion"
+    if kind == "Concat":
+        return "by readers"
+    if kind in ("Dropout", "Flatten"):
+        return "nothing"
+    return f"in {home}"
+
+
+def report(net: Net, batch: int = 1, mode: str = "both") -> Report:
+    """The report on a network for `batch` images, with what its runs have measured; nothing is allocated.
+
+    Args:
+        mode: "test", "train" or "both"; the figures of single layers are test-time mode's unless "train".
+
+    Raises:
+        ArgumentError: another mode or batch.
+    """
+    if mode not in MODES:
+        raise ArgumentError(f"summary: mode {mode!r} is not one of {', '.join(MODES)}")
+    plans, notes = [], []
+    if mode != "train":
+        plans.append(net.plan(batch, "test"))
+    if mode != "test":
+        try:
+            plans.append(net.plan(batch, "train", loss="softmax" if net.network.flat_output else "mse"))
+        except ShapeError as error:
+            if mode == "train":
+                raise
+            notes.append(f"training mode: {error}")
+    return describe(net.network, plans, net.usages, notes)
+
+
+def summary(net: Net, batch: int = 1, mode: str = "both") -> str:
+    """`report` as text, at most 110 columns wide."""
+    return str(report(net, batch, mode))
+
+
+def plan_table(plan: Plan) -> str:
+    """A plan step by step: what runs, on what, where its output lies, and the bytes alive."""
+    places = {
+        value: placement
+        for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True)
+        for value in interval.values
+    }
+    lines = []
+    for step, (node, live) in enumerate(zip(plan.graph.nodes, plan.live_bytes, strict=True)):
+        choice, cost = plan.choices[node], plan.costs[node]
+        where = [f"{places[value].slab}:{places[value].offset}" for value in node.outputs[:1]]
+        more = f" +{len(node.outputs) - 1}" if len(node.outputs) > 1 else ""
+        lines.append(
+            (
+                str(step),
+                node.name,
+                type(node.layer).__name__,
+                choice.name,
+                " ".join(str(value.spec) for value in node.outputs[:1]) + more,
+                *(where or [""]),
+                _mega(cost.flops),
+                _mib(choice.workspace_bytes),
+                _mib(live),
+            )
+        )
+    header = ("step", "layer", "operator", "algorithm", "output", "slab:byte", "MFLOP", "work MiB", "live MiB")
+    return "\n".join(
+        [
+            *_table(header, lines, right=(0, 5, 6, 7, 8), flexible=(1, 2, 4)),
+            "",
+            f"weights {format_bytes(plan.weight_bytes)}, arena {format_bytes(plan.arena_bytes)}, optimizer state "
+            f"{format_bytes(plan.optimizer_bytes)}, peak {plan.peak_bytes} bytes ({format_bytes(plan.peak_bytes)})",
+        ]
+    )
+
+
+def _layer_lines(report: Report) -> list[str]:
+    cells = [
+        (
+            row.name,
+            row.kind,
+            "x".join(map(str, row.shape[1:])),
+            f"{row.values:,}" if row.values else "",
+            _mib(4 * row.values) if row.values else "",
+            f"{row.parameters:,}" if row.parameters else "",
+            _mega(row.macs) if row.macs else "",
+            row.algorithm,
+            _mib(row.workspace_bytes) if row.workspace_bytes else "",
+            _mib(row.live_bytes) if row.live_bytes is not None else "",
+        )
+        for row in report.rows
+    ]
+    header = ("layer", "kind", "output", "values", "MiB", "parameters", "MMAC", "algorithm", "work MiB", "live MiB")
+    return _table(header, cells, right=(3, 4, 5, 6, 8, 9), flexible=(0, 7))
+
+
+def _total_lines(report: Report) -> list[str]:
+    images = "1 image" if report.batch == 1 else f"{report.batch} images"
+    cells = [
+        (
+            "test-time mode" if t.mode == "test" else "training, with momentum",
+            *(_mib(n) for n in (t.weight_bytes, t.arena_bytes, t.optimizer_bytes, t.peak_bytes)),
+            f"{t.flops / 1e9:.3f}",
+        )
+        for t in report.totals
+    ]
+    values, parameters = report.activation_values, report.parameters
+    cells += [
+        ("CS231n's count, forward", _mib(4 * parameters), _mib(4 * values), "", _mib(4 * (parameters + values)), ""),
+        (
+            "CS231n's count, training",
+            _mib(4 * parameters),
+            _mib(8 * values),
+            _mib(8 * parameters),
+            _mib(4 * (3 * parameters + 2 * values)),
+            "",
+        ),
+    ]
+    return [
+        *_table(
+            (f"{images}, MiB", "weights", "activations", "optimizer", "total", "GFLOP"), cells, right=(1, 2, 3, 4, 5)
+        ),
+        "",
+        f"activations {values:,} values = {4 * values / 1e6:,.2f} MB, parameters {parameters:,} = "
+        f"{4 * parameters / 1e6:,.2f} MB, {report.macs / 1e9:.3f} GMAC on {report.device}",
+    ]
+
+
+def _usage_lines(report: Report) -> list[str]:
+    if not report.usages:
+        return []
+    cells = [
+        (
+            "test-time mode" if u.mode == "test" else "training",
+            str(u.batch),
+            str(u.planned_bytes),
+            str(u.measured_bytes),
+        )
+        for u in report.usages
+    ]
+    return ["", *_table(("ran so far", "images", "planned bytes", "measured bytes"), cells, right=(1, 2, 3))]
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.2f}"
+
+
+def _mega(count: int) -> str:
+    return f"{count / 1e6:,.2f}"
+
+
+def _table(
+    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, right: Sequence[int], flexible: Sequence[int] = ()
+) -> list[str]:
+    """Aligned lines under a header, at most `WIDTH` wide: columns in `flexible` are cut where that is needed."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
+    room = WIDTH - gap * (len(widths) - 1)
+    while sum(widths) > room and any(widths[i] > 8 for i in flexible):
+        widths[max(flexible, key=lambda i: widths[i])] -= 1
+
+    def line(cells: Sequence[str]) -> str:
+        cut = [c if len(c) <= w else c[: w - 1] + "…" for c, w in zip(cells, widths, strict=True)]
+        padded = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
+        return (" " * gap).join(padded).rstrip()
+
+    return [line(header), "-" * (sum(widths) + gap * (len(widths) - 1)), *(line(row) for row in rows)]
