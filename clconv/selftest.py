@@ -135,7 +135,7 @@ def differences(case: Case, values: Values, got: Outcome, *, exact: bool = False
 def _trained_differences(
     case: Case, values: Values, got: Mapping[str, Array], exact: bool
 ) -> list[Difference]:
-    """Compares output and state in training mode; the terms of a state add up to what |x| gives, or to itself."""
+    """Compares output and state in training mode; a state is a sum of terms, as large as |x| makes it or as it is."""
     layer, attrs = case.reference, case.attrs
     y, state = layer.forward(attrs, values.inputs, values.params, values.state, train=True, context=CONTEXT)
     size = layer.magnitude(attrs, values.inputs, values.params, values.state, train=True, context=CONTEXT)
@@ -163,13 +163,26 @@ def _compare(what: str, got: Array, expected: Array, size: Array, products: int,
     return Difference(what, float((error / allowed).max(initial=0.0)), worst)
 
 
-def verify(case: Case, device: Device, *, seed: int = 0) -> list[str]:
-    """All checks of one case: what is wrong, in words; empty when nothing is.
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` found: problems in words, and the largest error of random values as a share of what is allowed."""
 
-    Small whole numbers must come out exactly where the layer allows it; random values within the derived
-    bound; two runs must give the same bits.
+    problems: list[str]
+    worst: float
+
+
+def verify(case: Case, device: Device, *, seed: int = 0) -> list[str]:
+    """All checks of one case: what is wrong, in words; empty when nothing is."""
+    return check(case, device, seed=seed).problems
+
+
+def check(case: Case, device: Device, *, seed: int = 0) -> Verdict:
+    """All checks of one case.
+
+    Small whole numbers must come out exactly where the layer allows it; random values within the derived bound.
     """
     problems: list[str] = []
+    worst = 0.0
     for whole in (True, False):
         if whole and not case.reference.exact:
             continue
@@ -177,12 +190,13 @@ def verify(case: Case, device: Device, *, seed: int = 0) -> list[str]:
         got = compute(case, values, device)
         kind = "whole numbers" if whole else "random values"
         for difference in differences(case, values, got, exact=whole):
+            worst = max(worst, difference.share)
             if not difference.share <= 1:
                 problems.append(
                     f"{case}: {difference.what} of {kind} is off by {difference.error:.3g}, "
                     f"{difference.share:.3g} of what is allowed"
                 )
-    return problems
+    return Verdict(problems, worst)
 
 
 def same_bits(a: Outcome, b: Outcome) -> bool:
