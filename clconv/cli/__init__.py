@@ -1,0 +1,93 @@
+"""The command line: one module per command, loaded when it is called.
+
+    main        the group of commands, the entry point of `clconv`
+    display     consoles, progress, tables
+    networks    from what a user names to a network
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..errors import ClconvError
+
+COMMANDS = {
+    "devices": "List the OpenCL devices: what is there, what works, what would be chosen.",
+    "demo": "Train on handwritten digits, here and now, and show what it took.",
+    "train": "Train a network on a folder of images, MNIST's or CIFAR-10's files.",
+    "predict": "Say what is on pictures, with a trained network.",
+    "summary": "Show a network layer by layer, with the memory that it takes.",
+    "selftest": "Check every layer against its reference on this device.",
+}
+
+HELP = """Trains and runs convolutional networks on any OpenCL device, inside the memory you have.
+
+\b
+Begin with
+    clconv devices                      what this machine has
+    clconv demo                         a first network, in a minute
+    clconv train DATA --net PATTERN     your own
+    clconv predict MODEL IMAGE...       what it makes of your pictures
+
+Each command explains itself: clconv train --help. The device is chosen by --device or CLCONV_DEVICE.
+"""
+
+
+class Failure(click.ClickException):
+    """An error that the user can do something about: one message, no traceback."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """Loads a command's module when the command is called, and turns errors into messages.
+
+    Exit codes: 0 done; 1 done, but something was found wrong; 2 refused, with the reason; 130 Ctrl-C.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f".{cmd_name}", __name__), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClconvError as error:
+            raise Failure(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from .display import version
+
+        click.echo(f"clconv {version()}")
+        ctx.exit()
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--device, the same for all commands."""
+    text = "Part of its name, or its key as `clconv devices` lists it. Default: CLCONV_DEVICE, else the best."
+    return click.option("--device", metavar="NAME", help=text)(command)
+
+
+@click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+def main() -> None:
+    """See HELP."""
