@@ -12,7 +12,8 @@
 // Tensors   channel blocks; argmax like y, in bytes or 32-bit integers
 // Launch    1-D over work-items, guarded by `items`; one item: a rectangle of rows x cols pixels of one channel block
 //           (global_mean: a chunk of one; global_mean_grad: `span` pixels of one); work-group (WG)
-// Tunables  WG    work-items per group (default 1)
+// Tunables  WG      work-items per group (default 1)
+//           KW, SW  columns of the window and its column stride, where constants pay (default: the arguments)
 // Variants  KIND  what the program computes (default MAXIMUM)
 //           ARGMAX  bytes per stored place: 0 (not stored), 1 or 4 (default 0)
 // Order     by r, then s; gradients by p, then q: the same bits whatever the rectangle
@@ -33,6 +34,12 @@
 #endif
 #ifndef ARGMAX
 #define ARGMAX 0
+#endif
+#ifndef KW
+#define KW kernel_w
+#endif
+#ifndef SW
+#define SW stride_w
 #endif
 
 #define GROUPED __attribute__((reqd_work_group_size(WG, 1, 1)))
@@ -67,6 +74,22 @@ static inline int counted(int start, int size, int low, int high)
     return min(start + size, high) - max(start, low);
 }
 
+// One step of a reduction: tap is at `place` of the window.
+static inline void reduce(VF tap, int place, VF *result, VI *places)
+{
+#if KIND == MAXIMUM
+    const VI larger = (tap > *result) | isnan(tap);
+    *result = select(*result, tap, larger);
+#if ARGMAX
+    *places = select(*places, (VI)(place), larger);
+#endif
+#elif KIND == MEAN
+    *result += tap;
+#else
+    *result = fma(tap, tap, *result);
+#endif
+}
+
 // low_*, high_*: the rows and columns that a mean counts; may include padding
 __kernel GROUPED void pool(PIECES_OF(x), TENSOR(, y), TENSOR_OF(, PLACE, argmax), int items, int c_blocks, int h_in,
                            int w_in, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w,
@@ -86,30 +109,20 @@ __kernel GROUPED void pool(PIECES_OF(x), TENSOR(, y), TENSOR_OF(, PLACE, argmax)
         const int h = p * stride_h - pad_top, r_begin = max(0, -h), r_end = min(kernel_h, h_in - h);
         const size_t out = ((size_t)n_cb * p_out + p) * q_out;
         for (int q = q_begin; q < q_end; q++) {
-            const int w = q * stride_w - pad_left, s_begin = max(0, -w), s_end = min(kernel_w, w_in - w);
+            const int w = q * SW - pad_left, s_begin = max(0, -w), s_end = min(KW, w_in - w);
             VF result = (VF)(KIND == MAXIMUM ? -INFINITY : 0.0f);
-#if ARGMAX
-            VI places = (VI)(r_begin * kernel_w + s_begin);
-#endif
+            VI places = (VI)(r_begin * KW + s_begin);
             for (int r = r_begin; r < r_end; r++) {
                 __global const VF *taps = image + (long)(h + r) * w_in + w;
-                for (int s = s_begin; s < s_end; s++) {
-                    const VF tap = taps[s];
-#if KIND == MAXIMUM
-                    const VI larger = (tap > result) | isnan(tap);
-                    result = select(result, tap, larger);
-#if ARGMAX
-                    places = select(places, (VI)(r * kernel_w + s), larger);
-#endif
-#elif KIND == MEAN
-                    result += tap;
-#else
-                    result = fma(tap, tap, result);
-#endif
-                }
+                if (s_end - s_begin == KW)
+                    for (int s = 0; s < KW; s++)
+                        reduce(taps[s], r * KW + s, &result, &places);
+                else
+                    for (int s = s_begin; s < s_end; s++)
+                        reduce(taps[s], r * KW + s, &result, &places);
             }
 #if KIND == MEAN
-            result /= (float)(counted(h, kernel_h, low_h, high_h) * counted(w, kernel_w, low_w, high_w));
+            result /= (float)(counted(h, kernel_h, low_h, high_h) * counted(w, KW, low_w, high_w));
 #elif KIND == NORM
             result = sqrt(result);
 #endif
@@ -119,12 +132,6 @@ __kernel GROUPED void pool(PIECES_OF(x), TENSOR(, y), TENSOR_OF(, PLACE, argmax)
 #endif
         }
     }
-}
-
-// The first window that reaches element `at` of the padded input: after those that end before it.
-static inline int first_window(int at, int size, int stride)
-{
-    return at < size ? 0 : (at - size) / stride + 1;
 }
 
 __kernel GROUPED void pool_grad(TENSOR(const, dy), TENSOR_OF(const, PLACE, argmax), TENSOR(const, x),
@@ -141,41 +148,48 @@ __kernel GROUPED void pool_grad(TENSOR(const, dy), TENSOR_OF(const, PLACE, argma
     const int n_cb = item / across / down;
 
     for (int h = h_begin; h < h_end; h++) {
+        // Rows of windows p_begin .. p_end - 1 cover row h; one after the other adds to it, while it is in the cache.
         const int row = h + pad_top;
-        const int p_begin = first_window(row, kernel_h, stride_h), p_end = min(p_out, row / stride_h + 1);
-        // Windows q_begin .. q_end - 1 cover column w; each bound moves by at most one from column to column.
-        int q_begin = first_window(w_begin + pad_left, kernel_w, stride_w);
-        int q_end = min(q_out, (w_begin + pad_left) / stride_w + 1);
-        for (int w = w_begin; w < w_end; w++) {
-            const int col = w + pad_left;
-            const size_t pixel = ((size_t)n_cb * h_in + h) * w_in + w;
-            if (q_begin * stride_w + kernel_w <= col)
-                q_begin++;
-            if (q_end < q_out && q_end * stride_w <= col)
-                q_end++;
-            VF sum = (VF)(0);
-            for (int p = p_begin; p < p_end; p++) {
-                const size_t windows = ((size_t)n_cb * p_out + p) * q_out;
-#if KIND == MEAN
-                const int height = counted(p * stride_h - pad_top, kernel_h, low_h, high_h);
-#endif
-                for (int q = q_begin; q < q_end; q++) {
-                    const VF g = BLOCKS_AT(const, dy)[windows + q];
+        const int p_begin = row < kernel_h ? 0 : (row - kernel_h) / stride_h + 1;
+        const int p_end = min(p_out, row / stride_h + 1);
+        __global VF *pixels = BLOCKS_AT(, dx) + ((size_t)n_cb * h_in + h) * w_in;
+        if (p_begin >= p_end)
+            for (int w = w_begin; w < w_end; w++)
+                pixels[w] = (VF)(0);
+        for (int p = p_begin; p < p_end; p++) {
+            const size_t windows = ((size_t)n_cb * p_out + p) * q_out;
+            __global const VF *dy_row = BLOCKS_AT(const, dy) + windows;
+            // Windows start at q*SW of the padded row: window q0 and those `back` before it cover q0*SW + j.
+            for (int q0 = (w_begin + pad_left) / SW; q0 * SW < w_end + pad_left; q0++)
+                for (int j = 0; j < SW; j++) {
+                    const int w = q0 * SW + j - pad_left;
+                    if (w < w_begin || w >= w_end)
+                        continue;
+                    VF sum = p == p_begin ? (VF)(0) : pixels[w];
+                    for (int back = (KW - 1 - j) / SW; back >= 0 && j < KW; back--) {
+                        const int q = q0 - back;
+                        if (q < 0 || q >= q_out)
+                            continue;
 #if KIND == MAXIMUM
-                    const int place = (row - p * stride_h) * kernel_w + col - q * stride_w;
-                    sum += select((VF)(0), g, LOADED(PLACES_AT(const, argmax)[windows + q]) == (VI)(place));
+                        const VI places = LOADED(PLACES_AT(const, argmax)[windows + q]);
+                        const int place = (row - p * stride_h) * KW + j + back * SW;
+                        sum += select((VF)(0), dy_row[q], places == (VI)(place));
 #elif KIND == MEAN
-                    sum += g / (float)(height * counted(q * stride_w - pad_left, kernel_w, low_w, high_w));
+                        const int height = counted(p * stride_h - pad_top, kernel_h, low_h, high_h);
+                        const int width = counted(q * SW - pad_left, KW, low_w, high_w);
+                        // The quotient is a scalar's: a division of vectors would take longer than the memory.
+                        sum = fma(dy_row[q], (VF)(1.0f / (float)(height * width)), sum);
 #else
-                    const VF norm = BLOCKS_AT(const, y)[windows + q];
-                    sum += select(g / norm, (VF)(0), norm == (VF)(0));
+                        const VF norm = BLOCKS_AT(const, y)[windows + q];
+                        sum += select(dy_row[q] / norm, (VF)(0), norm == (VF)(0));
 #endif
-                }
-            }
+                    }
 #if KIND == NORM
-            sum *= BLOCKS_AT(const, x)[pixel];
+                    if (p == p_end - 1)
+                        sum *= BLOCKS_AT(const, x)[((size_t)n_cb * h_in + h) * w_in + w];
 #endif
-            BLOCKS_AT(, dx)[pixel] = sum;
+                    pixels[w] = sum;
+                }
         }
     }
 }

@@ -60,7 +60,7 @@ class Pool2d(Layer):
         c_blocks = blocks(c, rec.facts.block)
         items = n * c_blocks * ceil_div(p, tiles["rows"]) * ceil_div(q, tiles["cols"])
         places = outs[1] if self.places else None
-        defines = {"KIND": KINDS.index(self.kind), "ARGMAX": _place_bytes(places)}
+        defines = _defines(self.kind, self.window, places)
         args = [
             *piece_args(ins[0], rec.facts.block, defines), y, places, items, c_blocks, *size, p, q,
             *self.window.args()[:6], *_counted(self.window, size, self.count_pad), tiles["rows"], tiles["cols"],
@@ -105,7 +105,7 @@ class Pool2dGrad(Layer):
             dy, places, given.get("x"), given.get("y"), outs[0], items, h, w, *dy.spec.shape[2:],
             *self.window.args()[:6], *_counted(self.window, (h, w), self.count_pad), tiles["rows"], tiles["cols"],
         ]
-        defines = {"KIND": KINDS.index(self.kind), "ARGMAX": _place_bytes(places)}
+        defines = _defines(self.kind, self.window, places)
         _launch(rec, "pool_grad", items, args, defines)
 
 
@@ -185,8 +185,15 @@ def _counted(window, size, count_pad):
     return ranges
 
 
-def _place_bytes(places):
-    return 0 if places is None else {"uint8": 1, "int32": 4}[places.spec.dtype]
+def _defines(kind, window, places):
+    """What a program is built for. Usual windows are constants in it, so that its loops over columns unroll."""
+    defines = {"KIND": KINDS.index(kind), "ARGMAX": 0}
+    if places is not None:
+        defines["ARGMAX"] = {"uint8": 1, "int32": 4}[places.spec.dtype]
+    width, step = window.kernel[1], window.stride[1]
+    if step <= width <= 3:
+        defines.update(KW=width, SW=step)
+    return defines
 
 
 def _cost(window, y, tensors, facts):
