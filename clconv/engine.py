@@ -117,8 +117,12 @@ class Plan:
         return sum(cost.flops for cost in self.costs.values())
 
 
-def make_plan(graph: Graph, facts: DeviceFacts) -> Plan:
+def make_plan(graph: Graph, facts: DeviceFacts, *, guard_bytes: int = 0) -> Plan:
     """Chooses algorithms and places every tensor of a graph whose passes have run.
+
+    Args:
+        guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
+            (but for in-place layers), so that a write out of bounds can be seen afterwards.
 
     Raises:
         OutOfMemoryError: a tensor is larger than the device allows in one allocation.
@@ -130,6 +134,10 @@ def make_plan(graph: Graph, facts: DeviceFacts) -> Plan:
         costs[node] = node.layer.cost(specs, outs, facts)
     workspace = {node: choice.workspace_bytes for node, choice in choices.items()}
     intervals = planner.lifetimes(graph, facts.block, workspace)
+    if guard_bytes:
+        for interval in intervals:
+            interval.start, interval.end = 0, len(graph.nodes)
+            interval.nbytes += guard_bytes
     arena = planner.place(intervals, facts.max_alloc_bytes)
     return Plan(graph, facts, choices, intervals, arena, settle(graph.persistent.values(), facts), costs)
 
@@ -286,6 +294,18 @@ class Session:
             self._executables.move_to_end(key)
             return self._executables[key]
 
+    def fill_arena(self, byte: int) -> None:
+        """For tests: sets every byte of the arena; 0xFF makes every float in it a NaN."""
+        for slab in self._arena:
+            self.allocator.fill(slab, byte)
+
+    def read_arena(self) -> list[Array]:
+        """For tests: the bytes of each slab of the arena."""
+        contents = [np.empty(slab.nbytes, np.uint8) for slab in self._arena]
+        for slab, content in zip(self._arena, contents, strict=True):
+            Tensor(slab, 0, None, slab.nbytes).read(content, "arena")
+        return contents
+
     def _grow_arena(self, plan: Plan) -> None:
         """Makes the arena hold the plan; when it must grow, what was recorded for the old one is dropped."""
         wanted = [max(size, planner.ALIGN) for size in plan.arena.slab_bytes]
@@ -317,13 +337,14 @@ class Session:
     def _record(self, plan: Plan, recorder: Recorder) -> dict[Value, Tensor]:
         block = plan.facts.block
         tensors: dict[Value, Tensor] = {}
-        workspaces: dict[int, Tensor] = {}
+        workspaces: dict[Node | None, Tensor] = {}
         for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
             slab = self._arena[placement.slab]
             for value in interval.values:
                 tensors[value] = Tensor(slab, placement.offset, value.spec, value.spec.nbytes(block))
-            if not interval.values:
-                workspaces[interval.start] = Tensor(slab, placement.offset, None, interval.nbytes)
+            if interval.node is not None:
+                size = plan.choices[interval.node].workspace_bytes
+                workspaces[interval.node] = Tensor(slab, placement.offset, None, size)
 
         def bound(operand: Operand) -> Any:
             if isinstance(operand, tuple):
@@ -334,13 +355,13 @@ class Session:
                 return self.tensor(self._values[operand.name])
             return tensors[operand]
 
-        for step, node in enumerate(plan.graph.nodes):
+        for node in plan.graph.nodes:
             recorder.label = node.name
             node.layer.record(
                 recorder,
                 [bound(operand) for operand in node.inputs],
                 [tensors[value] for value in node.outputs],
-                workspaces.get(step),
+                workspaces.get(node),
                 plan.choices[node],
             )
         return tensors

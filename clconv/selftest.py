@@ -14,13 +14,15 @@ import numpy as np
 from . import passes
 from .autodiff import differentiate
 from .device import Device
-from .engine import Session, from_storage, make_plan
+from .engine import Plan, Session, from_storage, make_plan
 from .graph import Graph, Value
 from .nn.base import LAYERS
 from .packing import Array
 from .reference import Case, Context, Values
 from .shapes import TensorSpec
 
+GUARD_BYTES = 256  # behind each tensor
+POISON = 0xFF  # of every byte before a run: NaN where a float is read that nobody wrote
 EPS = float(np.finfo(np.float32).eps)
 CONTEXT = Context(seed=0x1234567890ABCDEF, step=7, layer_id=0)
 SEED_WORDS = (CONTEXT.seed & 0xFFFFFFFF, CONTEXT.seed >> 32)
@@ -86,7 +88,7 @@ def _graph(
 
 def _run(graph: Graph, values: Values, device: Device) -> dict[str, Array]:
     """The graph's outputs, and the layer's state after the run, by name."""
-    plan = make_plan(graph, device.facts)
+    plan = make_plan(graph, device.facts, guard_bytes=GUARD_BYTES)
     session = Session(device)
     stored = {**values.params, **values.state}
     arrays: dict[str, Array] = {f"layer.{name}": a.astype(np.float32) for name, a in stored.items()}
@@ -95,12 +97,25 @@ def _run(graph: Graph, values: Values, device: Device) -> dict[str, Array]:
         session.load(graph.persistent, arrays)
         feeds = {f"x{i}": x.astype(np.float32) for i, x in enumerate(values.inputs)}
         feeds["dy"] = values.dy.astype(np.float32)
+        session.prepare(plan)
+        session.fill_arena(POISON)
         results = session.run(plan, {name: feeds[name] for name in graph.inputs})
+        _check_guards(session, plan)
         assert session.allocator.peak_bytes == plan.peak_bytes
         kept = [name for name in values.state if f"layer.{name}" in graph.persistent]
         return {**results, **{name: session.read(f"layer.{name}") for name in kept}}
     finally:
         session.release()
+
+
+def _check_guards(session: Session, plan: Plan) -> None:
+    """Raises AssertionError where the bytes behind a tensor or workspace were written to."""
+    slabs = session.read_arena()
+    for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
+        end = placement.offset + interval.nbytes
+        if not (slabs[placement.slab][end - GUARD_BYTES : end] == POISON).all():
+            what = interval.values[0].name if interval.values else f"the workspace of {interval.node}"
+            raise AssertionError(f"{what}: written to behind its end")
 
 
 @dataclass(frozen=True)

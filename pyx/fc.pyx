@@ -40,7 +40,7 @@ class FullyConnected(Layer):
         grad = unactivated(self, emit, values["y"], dy["y"])
         found = {}
         if "x" in wanted:
-            found["x"] = emit(FullyConnectedGradX(values["x"].spec), grad, emit(RowSwap(), values["w"]))
+            found["x"] = emit(FullyConnectedGradX(TensorSpec(values["x"].spec.shape)), grad, emit(RowSwap(), values["w"]))
         if "w" in wanted:
             found["w"] = emit(FullyConnectedGradW(values["w"].spec), values["x"], grad)
         if "b" in wanted:

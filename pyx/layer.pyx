@@ -7,7 +7,7 @@ costs and how it could run; then it records its launches. Its gradient is a few 
 from dataclasses import dataclass
 
 from clconv.errors import ShapeError
-from clconv.shapes import blocks
+from clconv.shapes import TensorSpec, blocks
 
 # Activation codes of cl/common.h, in the order of its switch.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "relu6", "sigmoid", "tanh")
@@ -62,7 +62,7 @@ class Layer:
 
     def infer(self, specs):
         """Output specs for input specs (None for an absent input); raises ShapeError where they do not fit."""
-        return (specs[0],)
+        return (TensorSpec(specs[0].shape, specs[0].dtype),)
 
     def choices(self, facts, specs, outs):
         """Ways to run it on a device with these facts, best first."""
@@ -113,11 +113,11 @@ class Layer:
 
 
 def same_shape(who, specs):
-    """Raises ShapeError unless all specs have one shape; returns the first."""
+    """Raises ShapeError unless all specs have one shape; returns the spec of it in channel blocks."""
     for spec in specs[1:]:
         if spec.shape != specs[0].shape:
             raise ShapeError(f"{who}: shapes differ: {' and '.join(str(s) for s in specs)}; they must be equal")
-    return specs[0]
+    return TensorSpec(specs[0].shape, specs[0].dtype)
 
 
 def piece_args(x, block, defines):

@@ -13,13 +13,14 @@ from ..shapes import TensorSpec
 class Interval:
     """A piece of memory: alive from step `start` through step `end`, both included.
 
-    `values` live in it one after the other (in-place layers); empty for a workspace of step `start`.
+    `values` live in it one after the other (in-place layers); a workspace has none, but the `node` it serves.
     """
 
     start: int
     end: int
     nbytes: int
     values: list[Value] = field(default_factory=list)
+    node: Node | None = None
 
 
 def lifetimes(graph: Graph, block: int, workspace_bytes: Mapping[Node, int]) -> list[Interval]:
@@ -55,7 +56,7 @@ def lifetimes(graph: Graph, block: int, workspace_bytes: Mapping[Node, int]) -> 
             else:
                 open_interval(value, step)
         if workspace_bytes.get(node):
-            intervals.append(Interval(step, step, workspace_bytes[node]))
+            intervals.append(Interval(step, step, workspace_bytes[node], node=node))
     return intervals
 
 
