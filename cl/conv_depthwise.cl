@@ -4,8 +4,9 @@
 //                          `flip` reads the taps backwards: the input gradient at stride 1
 //   conv_depthwise_gather  y[n,c,h,w] gathers every x[n,c,p,q] with p*stride - pad + r*dilation = h, likewise w:
 //                          the transpose, and the input gradient at any other stride
-//   conv_depthwise_grad_w  partial sums of dw[c,r,s] = sum over n,p,q of dy[n,c,p,q] x[n, c, p*stride - pad + r*dilation,
-//                          ...] over a chunk of the rows (n, p); conv_grad.cl's sum_parts adds them up
+//   conv_depthwise_grad_w  partial sums of dw[c,r,s] = sum over n,p,q of
+//                          dy[n,c,p,q] x[n, c, p*stride - pad + r*dilation, ...] over a chunk of the rows (n, p);
+//                          conv_grad.cl's sum_parts adds them up
 //
 // Tensors   x, y, dy [N][C/B][H][W][B]; w, dw [C/B][R][S][B]; bias [C/B][B]
 // Tile      WT outputs of a row (STRIDE_W apart when gathering); a work-item walks over the tiles of `tiles_per_item`
@@ -14,7 +15,8 @@
 // Tunables  WT  outputs per tile (default 7)          WG  work-items per group (default 1)
 //           TAPS  3 or 5: windows of TAPS x TAPS without dilation, taps and input in registers; 0: any (default 0)
 //           STRIDE_H, STRIDE_W  the stride (default 1); STRIDE_H matters to conv_depthwise_gather alone
-// Order     by r, then s; within a chunk of grad_w by n, then p, q: same bits for every choice of tiles
+// Order     by r, then s; within a chunk of grad_w by n, then p, q, in a fixed number of sums: same bits for every
+//           choice of tiles
 // Borders   tiles that reach over an edge of the image check each column, the others none
 
 #include "common.h"
@@ -210,17 +212,21 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_depthwise_grad
             const int shift = pad_left - s * dilation_w;
             const int q_first = max(0, (shift + stride_w - 1) / stride_w);
             const int q_end = w_in - 1 + shift < 0 ? 0 : min(q_out, (w_in - 1 + shift) / stride_w + 1);
-            VF sum = (VF)(0);
+            VF sum[4] = {(VF)(0), (VF)(0), (VF)(0), (VF)(0)}; // several, for the latency of an fma
             for (int row = first_row; row < end_row; row++) {
                 const int n = row / p_out, p = row % p_out, h = p * stride_h - pad_top + r * dilation_h;
                 if (h < 0 || h >= h_in)
                     continue;
                 __global const VF *dy_row = BLOCKS_AT(const, dy) + (((size_t)n * c_blocks + cb) * p_out + p) * q_out;
                 __global const VF *x_row = BLOCKS_AT(const, x) + (((size_t)n * c_blocks + cb) * h_in + h) * w_in;
-                for (int q = q_first; q < q_end; q++)
-                    sum = fma(x_row[q * stride_w - shift], dy_row[q], sum);
+                int q = q_first;
+                for (; q + 4 <= q_end; q += 4)
+                    UNROLL for (int i = 0; i < 4; i++)
+                        sum[i] = fma(x_row[(q + i) * stride_w - shift], dy_row[q + i], sum[i]);
+                for (; q < q_end; q++)
+                    sum[0] = fma(x_row[q * stride_w - shift], dy_row[q], sum[0]);
             }
-            part[r * kernel_w + s] = sum;
+            part[r * kernel_w + s] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         }
 #endif
 }

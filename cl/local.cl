@@ -14,8 +14,8 @@
 // Tunables  NT  images per item (default 4)           CT  channels per item of local_grad_x (default B, divides B);
 //           CT * NT vectors of B floats should fit in the registers (tuning.py: accumulators)
 //           WG  work-items per group (default 1)
-// Order     local_forward by c block, r, s, c; local_grad_x by k block, r, s for each lane of k, then over the lanes by halves;
-//           local_grad_w by n: same bits for every choice of tiles
+// Order     local_forward by c block, r, s, c; local_grad_x by k block, r, s for each lane of k, then over the lanes
+//           by halves; local_grad_w by n: same bits for every choice of tiles
 
 #include "common.h"
 

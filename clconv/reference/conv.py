@@ -273,6 +273,8 @@ CASES = [
     _conv("depthwise, small", (1, 3, 5, 5), 3, 3, pad=1, groups=3),
     _conv("depthwise, 2 per channel", (1, 17, 6, 7), 34, 3, pad=1, groups=17),
     _conv("depthwise 5x5, dilation", (1, 16, 11, 10), 16, 5, pad=4, dilation=2, groups=16),
+    _conv("depthwise, unequal strides", (1, 5, 7, 13), 5, 3, stride=(2, 3), pad=((0, 2), (1, 1)), groups=5),
+    _conv("depthwise, oblong", (2, 18, 9, 15), 18, (2, 5), stride=(1, 2), dilation=(3, 1), groups=18),
     _conv("long sum", (1, 512, 7, 7), 8, 3, pad=1),  # 4608 products
     _conv("batch 5", (5, 16, 7, 7), 16, 3, pad=1),
     _conv("larger image", (1, 16, 57, 57), 16, 3, pad=1),
@@ -289,6 +291,8 @@ CASES = [
     _transpose("2 groups fill blocks", (1, 32, 4, 5), 32, 3, pad=1, groups=2),
     _transpose("3 groups", (2, 6, 5, 4), 12, 3, stride=2, pad=1, groups=3),
     _transpose("depthwise", (1, 17, 4, 5), 17, 3, stride=2, pad=1, groups=17),
+    _transpose("depthwise, stride 1", (2, 5, 6, 9), 5, 3, pad=((0, 1), (2, 0)), groups=5),
+    _transpose("depthwise, output_pad", (1, 18, 4, 5), 18, (3, 4), stride=(2, 3), output_pad=(1, 2), groups=18),
     _transpose("depthwise, 2 per channel", (1, 5, 4, 4), 10, 3, groups=5),
     _transpose("no bias", (3, 16, 3, 3), 8, 3, stride=2, bias=False),
     _transpose("large padding", (1, 3, 5, 6), 4, 5, stride=2, pad=((4, 3), (2, 4))),
