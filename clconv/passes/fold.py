@@ -68,7 +68,8 @@ def _fold(graph: Graph, node: Node, norm: Node) -> None:
     eps, channels = norm.layer.eps, norm.outputs[0].spec.shape[1]
 
     def scale(arrays: Arrays) -> Array:
-        return _array(gamma, arrays) / np.sqrt(_array(var, arrays) + eps)
+        factor: Array = _array(gamma, arrays) / np.sqrt(_array(var, arrays) + eps)
+        return factor
 
     def scaled_weight(arrays: Arrays) -> Array:
         return scale_filter(_array(weight, arrays), scale(arrays), weight.spec.groups, swap=stored.swap)
