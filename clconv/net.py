@@ -411,9 +411,9 @@ class Net:
         )
         held_out = None
         if validation is not None:
-            pair = (validation, None) if isinstance(validation, Dataset) else validation
+            images, labels = (validation, None) if isinstance(validation, Dataset) else validation
             held_out = Loader(
-                self._dataset(*pair, loss, "validation"),
+                self._dataset(images, labels, loss, "validation"),
                 batch_size,
                 shuffle=False,
                 normalization=self.normalization,

@@ -70,7 +70,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> N
 
         def write(temporary: Path) -> None:
             with open(temporary, "wb") as file:
-                np.savez(file, **tensors)
+                np.savez(file, **tensors)  # type: ignore[arg-type]  # names are the user's
 
         _replace(path, write)
     else:

@@ -112,5 +112,6 @@ class Adam(Optimizer):
         values[kernels.MOMENTUM] = self.beta1
         values[kernels.BETA2] = self.beta2
         values[kernels.EPSILON] = self.epsilon
-        values[kernels.CORRECTION1] = 1 - self.beta1**step
-        values[kernels.CORRECTION2] = 1 - self.beta2**step
+        # From the float32 values that the kernels know, so that they match.
+        values[kernels.CORRECTION1] = 1 - float(values[kernels.MOMENTUM]) ** step
+        values[kernels.CORRECTION2] = 1 - float(values[kernels.BETA2]) ** step

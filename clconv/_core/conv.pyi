@@ -1,0 +1,30 @@
+from typing import Any
+
+from .layer import Layer
+
+
+class Window:
+    kernel: Any
+    stride: Any
+    pads: Any
+    dilation: Any
+    rounding: Any
+    def __init__(self, kernel: Any, stride: Any = ..., pads: Any = ..., dilation: Any = ..., rounding: Any = ...) -> None: ...
+
+class Conv2d(Layer):
+    window: Any
+    def __init__(self, window: Any) -> None: ...
+
+class ConvTranspose2d(Layer):
+    window: Any
+    size: Any
+    def __init__(self, window: Any, size: Any) -> None: ...
+
+class ConvGradW(Layer):
+    window: Any
+    spec: Any
+    def __init__(self, window: Any, spec: Any) -> None: ...
+
+class ChannelSum(Layer): ...
+def ceil_div(a: Any, b: Any) -> Any: ...
+def split_rows(rows: Any, parallel: Any) -> Any: ...

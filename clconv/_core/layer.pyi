@@ -1,0 +1,49 @@
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..device import DeviceFacts
+from ..shapes import TensorSpec
+
+ACTIVATIONS: tuple[str, ...]
+
+@dataclass(frozen=True)
+class Choice:
+    name: str
+    tiles: tuple[tuple[str, int], ...] = ()
+    workspace_bytes: int = 0
+
+@dataclass(frozen=True)
+class Cost:
+    flops: int
+    traffic_bytes: int
+
+L = TypeVar("L", bound=Layer)
+
+class Layer:
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    keeps: tuple[str, ...]
+    updates: tuple[str, ...]
+    inplace: Mapping[str, tuple[str, ...]]
+    accepts: Mapping[str, tuple[str, ...]]
+    pieces: tuple[str, ...]
+    activates: bool
+    activation: str
+    slope: float
+    @property
+    def differentiable(self) -> bool: ...
+    def infer(self, specs: Sequence[TensorSpec | None]) -> tuple[TensorSpec, ...]: ...
+    def choices(
+        self, facts: DeviceFacts, specs: Sequence[TensorSpec | None], outs: Sequence[TensorSpec]
+    ) -> list[Choice]: ...
+    def cost(self, specs: Sequence[TensorSpec | None], outs: Sequence[TensorSpec], facts: DeviceFacts) -> Cost: ...
+    def gradient(
+        self, emit: Callable[..., Any], values: Mapping[str, Any], dy: Mapping[str, Any], wanted: set[str]
+    ) -> dict[str, Any]: ...
+    def record(self, rec: Any, ins: Sequence[Any], outs: Sequence[Any], work: Any, choice: Choice) -> None: ...
+    def with_activation(self: L, activation: str, slope: float) -> L: ...
+    def activation_args(self) -> tuple[int, float]: ...
+
+def same_shape(who: str, specs: Sequence[TensorSpec]) -> TensorSpec: ...
+def piece_args(x: Any, block: int, defines: dict[str, int]) -> list[Any]: ...

@@ -1,0 +1,7 @@
+
+from .layer import Layer
+
+
+class Softmax(Layer): ...
+
+class SoftmaxGrad(Layer): ...
