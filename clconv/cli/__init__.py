@@ -1,14 +1,17 @@
 """The command line: one module per command, loaded when it is called.
 
-    main        the group of commands, the entry point of `clconv`
-    display     consoles, progress, tables
-    networks    from what a user names to a network
+main        the group of commands, the entry point of `clconv`
+options     options that several commands have
+display     consoles, progress, tables
+networks    from what a user names to a network
+memory      device memory, planned beside measured
+picture     the picture that the demo draws
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -37,6 +40,9 @@ Each command explains itself: clconv train --help. The device is chosen by --dev
 """
 
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
 class Failure(click.ClickException):
     """An error that the user can do something about: one message, no traceback."""
 
@@ -54,7 +60,8 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            close = difflib.get_close_matches(cmd_name, COMMANDS, 1)
+            ctx.fail(f"there is no command {cmd_name!r}" + (f"; did you mean {close[0]}?" if close else ""))
         command = getattr(importlib.import_module(f".{cmd_name}", __name__), cmd_name)
         assert isinstance(command, click.Command)
         return command
@@ -81,13 +88,9 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool)
         ctx.exit()
 
 
-def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--device, the same for all commands."""
-    text = "Part of its name, or its key as `clconv devices` lists it. Default: CLCONV_DEVICE, else the best."
-    return click.option("--device", metavar="NAME", help=text)(command)
-
-
-@click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+@click.group(cls=Commands, help=HELP, context_settings=SETTINGS)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
 def main() -> None:
     """See HELP."""

@@ -62,9 +62,7 @@ def _print_table(found: Survey, chosen: DeviceInfo | None, problem: str) -> None
         for title in ("key", "platform", "device"):
             table.add_column(title, overflow="fold", no_wrap=title == "key")
         for title in ("kind", "memory", "largest\nbuffer", "units", "block", "works"):
-            table.add_column(
-                title, justify="left" if title in ("kind", "works") else "right", no_wrap=title != "kind"
-            )
+            table.add_column(title, justify="left" if title in ("kind", "works") else "right", no_wrap=title != "kind")
         for info in found.devices:
             table.add_row(*_cells(info), style="green" if info is chosen else None if info.works else "dim")
         console.print(table)

@@ -47,6 +47,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def number(value: float) -> str:
+    """A loss with four decimals, a large one in powers of ten."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3e}"
+
+
 @contextmanager
 def counting(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for (done, total) calls, where `out` is a terminal; it is gone afterwards."""
@@ -79,7 +84,9 @@ class TrainingDisplay(Callback):
         self.held_out = held_out
         figures = TextColumn("{task.fields[figures]}")
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), figures, TimeRemainingColumn())
-        self.bars = Bars(*columns, TextColumn("{task.fields[left]}"), console=out, transient=True, disable=not out.is_terminal)
+        self.bars = Bars(
+            *columns, TextColumn("{task.fields[left]}"), console=out, transient=True, disable=not out.is_terminal
+        )
         self._build: TaskID | None = None
         self._run: TaskID | None = None
         self._images_per_s = 0.0
@@ -113,10 +120,12 @@ class TrainingDisplay(Callback):
         total = now.epochs * now.steps
         if self._run is None:
             self._end_building()
-            self._run = self.bars.add_task("", total=total, completed=now.epoch * now.steps + now.step, figures="", left="left")
+            self._run = self.bars.add_task(
+                "", total=total, completed=now.epoch * now.steps + now.step, figures="", left="left"
+            )
         self._images_per_s = now.images_per_s
         where = f"epoch {now.epoch + 1}/{now.epochs}  step {now.step + 1}/{now.steps}"
-        figures = f"loss {now.loss:.4f}  accuracy {percent(now.accuracy)}  {now.images_per_s:.0f} images/s"
+        figures = f"loss {number(now.loss)}  accuracy {percent(now.accuracy)}  {now.images_per_s:.0f} images/s"
         self.bars.update(self._run, completed=now.epoch * now.steps + now.step + 1, description=where, figures=figures)
         if not self.out.is_terminal and time.monotonic() - self._said > PLAIN_EVERY_S:
             self._say(f"{where}  {figures}")
@@ -133,9 +142,12 @@ class TrainingDisplay(Callback):
     def on_epoch(self, epoch: int, history: History) -> None:
         """One line with the epoch's figures."""
         width = len(str(self.epochs))
-        line = f"epoch {epoch + 1:{width}}/{self.epochs}  loss {history.loss[-1]:.4f}  accuracy {percent(history.accuracy[-1])}"
+        loss, share = number(history.loss[-1]), percent(history.accuracy[-1])
+        line = f"epoch {epoch + 1:{width}}/{self.epochs}  loss {loss}  accuracy {share}"
         if history.val_loss:
-            line += f"  {self.held_out} loss {history.val_loss[-1]:.4f}  accuracy {percent(history.val_accuracy[-1])}"
+            line += (
+                f"  {self.held_out} loss {number(history.val_loss[-1])}  accuracy {percent(history.val_accuracy[-1])}"
+            )
         self._say(f"{line}  {self._images_per_s:.0f} images/s  {history.seconds[-1]:.1f} s")
 
     def _say(self, line: str) -> None:

@@ -37,8 +37,8 @@ def memory_line(net: Net) -> str:
     """The peak of each mode that ran, planned and measured."""
     names = {"test": "test-time mode", "train": "training"}
     parts = [
-        f"{names[usage.mode]} {format_bytes(usage.planned_bytes)} planned, {format_bytes(usage.measured_bytes)} measured"
-        for usage in net.usages
+        f"{names[u.mode]} {format_bytes(u.planned_bytes)} planned, {format_bytes(u.measured_bytes)} measured"
+        for u in net.usages
     ]
     return "peak device memory: " + "; ".join(parts)
 

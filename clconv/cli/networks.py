@@ -78,7 +78,8 @@ def find(text: str) -> Source:
     close = difflib.get_close_matches(name, ZOO, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise ArgumentError(
-        f"network: {text!r} is no file, no network of the zoo{hint} and no pattern. The zoo has {', '.join(sorted(ZOO))}; "
+        f"network: {text!r} is no file, no network of the zoo{hint} and no pattern. "
+        f"The zoo has {', '.join(sorted(ZOO))}; "
         'a pattern looks like "INPUT 28x28x1 -> [CONV 3x3x16 -> RELU -> POOL]*2 -> FC 10"'
     )
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ..data import read_image
+from ..data import Normalization, read_image
 from ..data.image import SUFFIXES
 from ..errors import ArgumentError, DataError, ModelFileError, ShapeError
 from ..net import Net, load
-from . import device_option
 from .display import console, counting, device_line, percent, stop
 from .memory import memory_bytes, memory_line
 from .networks import check_vector, class_names
+from .options import device_option, memory_option
 
 CHUNK = 64  # pictures decoded at a time
 
@@ -41,8 +41,10 @@ class Answer:
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", default=5, type=click.IntRange(1), show_default=True, help="Classes to name for each picture.")
-@click.option("--memory", metavar="BYTES", help="Budget on the device, such as 64MB; the batch is made to fit it.")
+@click.option(
+    "--top", default=5, type=click.IntRange(1), metavar="N", show_default=True, help="Classes to name for each picture."
+)
+@memory_option("Budget on the device, such as 64MB; the batch is made to fit it. Default: CLCONV_MEMORY.")
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures per run. Default: up to 32.")
 @click.option("--labels", metavar="FILE", help="Names of the classes, one a line. Default: those kept in the model.")
 @device_option
@@ -53,7 +55,7 @@ def predict(
     model: str,
     images: tuple[str, ...],
     top: int,
-    memory: str | None,
+    memory: int | None,
     batch: int | None,
     labels: str | None,
     device: str | None,
@@ -132,17 +134,20 @@ def _expand(images: Sequence[str]) -> Iterator[str]:
             yield each
 
 
-def _answer(net: Net, paths: list[str], top: int, batch: int | None, memory: str | None) -> list[Answer]:
+def _answer(net: Net, paths: list[str], top: int, batch: int | None, memory: int | None) -> list[Answer]:
     """Answers for some pictures, in their order."""
     with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(lambda path: _read(net, path), paths))
-    good = [i for i, picture in enumerate(pictures) if not isinstance(picture, str)]
-    answers = [Answer(path, error=picture if isinstance(picture, str) else "") for path, picture in zip(paths, pictures, strict=True)]
-    if good:
-        x = np.stack([pictures[i] for i in good])  # type: ignore[misc]
-        for i, shares in zip(good, _probabilities(net, x, batch, memory), strict=True):
-            best = np.argsort(-shares, kind="stable")[:top]
-            answers[i] = Answer(paths[i], tuple((int(k), float(shares[k])) for k in best))
+        found = list(pool.map(lambda path: _read(net, path), paths))
+    pictures = [picture for picture in found if not isinstance(picture, str)]
+    shares = iter(_probabilities(net, np.stack(pictures), batch, memory) if pictures else ())
+    answers = []
+    for path, picture in zip(paths, found, strict=True):
+        if isinstance(picture, str):
+            answers.append(Answer(path, error=picture))
+        else:
+            share = next(shares)
+            best = np.argsort(-share, kind="stable")[:top]
+            answers.append(Answer(path, tuple((int(k), float(share[k])) for k in best)))
     return answers
 
 
@@ -159,11 +164,11 @@ def _read(net: Net, path: str) -> NDArray[np.uint8] | str:
         return str(error)
 
 
-def _probabilities(net: Net, x: NDArray[np.uint8], batch: int | None, memory: str | None) -> NDArray[np.float64]:
+def _probabilities(net: Net, x: NDArray[np.uint8], batch: int | None, memory: int | None) -> NDArray[np.float64]:
     """(N, K) with rows that sum to 1."""
-    # Explicit layout: three rows of grey pixels look like three channels.
-    scale = net.normalization
-    scores = net.predict(x if scale is None else scale.apply(x), batch_size=batch, memory=memory)
+    # Normalised here: as uint8, images three pixels wide could be read in two ways.
+    scale = net.normalization or Normalization()
+    scores = net.predict(scale.apply(x), batch_size=batch, memory=memory)
     scores = scores.reshape(len(x), -1).astype(np.float64)
     if type(net.network.entries[-1].layer).__name__ == "Softmax":
         return scores

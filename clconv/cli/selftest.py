@@ -15,8 +15,8 @@ from rich.table import Table
 from ..device import Device, choose
 from ..reference import CASES, Case
 from ..selftest import check
-from . import device_option
 from .display import console, counting, stop, version
+from .options import device_option
 
 FACTS = (
     *("name", "vendor", "kind", "platform_name", "platform_version", "driver_version", "compute_units", "lanes"),

@@ -14,32 +14,30 @@ import numpy as np
 from rich.console import Console
 
 from ..data import Augmentation, Dataset, Normalization, open_dataset, split
-from ..errors import ArgumentError, DataError, ModelFileError, ShapeError
+from ..errors import DataError, ModelFileError, ShapeError
 from ..net import Net
 from ..train import SGD, Adagrad, Adam, Constant, Cosine, History, Optimizer, RMSProp, Step
-from . import device_option
-from .display import TrainingDisplay, console, counting, device_line, percent, stop
+from .display import TrainingDisplay, console, counting, device_line, number, percent, stop
 from .memory import memory_bytes, memory_line
 from .networks import Source, check_vector, find, image_text
+from .options import device_option, memory_option
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "nesterov": 0.02, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
 MOMENTUM = 0.9
 SCHEDULES: dict[str, Callable[..., Constant]] = {"constant": Constant, "step": Step, "cosine": Cosine}
 
 
-class Jitter(click.ParamType):
-    """Three strengths with commas between them."""
-
-    name = "B,C,S"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            strengths = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            strengths = ()
-        if len(strengths) != 3:
-            self.fail(f"{value!r} is not three numbers for brightness, contrast, saturation; 0.2,0.2,0.2 is", param, ctx)
-        return strengths
+def _strengths(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    """Three numbers with commas between them."""
+    try:
+        strengths = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        strengths = ()
+    if len(strengths) != 3:
+        raise click.BadParameter(
+            f"{value!r} is not three numbers (brightness, contrast, saturation), as 0.2,0.2,0.2 is"
+        )
+    return strengths
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Settings:
     validation: float | None
     seed: int
     device: str | None
-    memory: str | None
+    memory: int | None
     checkpoint: str | None
     checkpoint_steps: int
     resume: bool
@@ -93,7 +91,7 @@ class Settings:
             momentum = MOMENTUM if self.momentum is None else self.momentum
             momentum = 0.0 if self.optimizer == "sgd" else momentum
             return SGD(rate, self.weight_decay, momentum, self.optimizer == "nesterov")
-        rules = {"adagrad": Adagrad, "rmsprop": RMSProp, "adam": Adam}
+        rules: dict[str, Callable[..., Optimizer]] = {"adagrad": Adagrad, "rmsprop": RMSProp, "adam": Adam}
         return rules[self.optimizer](rate, self.weight_decay)
 
     @property
@@ -105,7 +103,9 @@ class Settings:
 
 def _check_target(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
-        raise ModelFileError(f"{path}: models and checkpoints are .safetensors files; {path.stem}.safetensors would fit")
+        raise ModelFileError(
+            f"{path}: models and checkpoints are .safetensors files; {path.stem}.safetensors would fit"
+        )
     folder = path.parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         why = "is a folder" if path.is_dir() else f"{folder} is no folder that can be written"
@@ -114,29 +114,53 @@ def _check_target(path: Path) -> None:
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--net", required=True, metavar="NETWORK", help="Pattern, network of the zoo, or model file to go on from.")
+@click.option(
+    "--net", required=True, metavar="NETWORK", help="Pattern, network of the zoo, or model file to go on from."
+)
 @click.option("--out", default="model.safetensors", metavar="FILE", show_default=True, help="The trained model.")
-@click.option("--epochs", default=10, type=click.IntRange(0), show_default=True, help="Passes over the data.")
-@click.option("--batch", default=128, type=click.IntRange(1), show_default=True, help="Images per step.")
+@click.option(
+    "--epochs", default=10, type=click.IntRange(0), metavar="N", show_default=True, help="Passes over the data."
+)
+@click.option("--batch", default=128, type=click.IntRange(1), metavar="N", show_default=True, help="Images per step.")
 @click.option("--optimizer", default="nesterov", type=click.Choice(list(RATES)), show_default=True)
-@click.option("--rate", type=float, help="Learning rate. Default: by optimizer, 0.02 for nesterov.")
-@click.option("--momentum", type=float, help="Of momentum and nesterov. Default: 0.9.")
-@click.option("--weight-decay", default=0.0, show_default=True, help="L2 penalty, such as 5e-4.")
+@click.option("--rate", type=float, metavar="R", help="Learning rate. Default: by optimizer, 0.02 for nesterov.")
+@click.option("--momentum", type=float, metavar="M", help="Of momentum and nesterov. Default: 0.9.")
+@click.option("--weight-decay", default=0.0, metavar="D", show_default=True, help="L2 penalty, such as 5e-4.")
 @click.option("--loss", default="softmax", type=click.Choice(["softmax", "svm"]), show_default=True)
-@click.option("--schedule", default="cosine", type=click.Choice(list(SCHEDULES)), show_default=True, help="How the rate falls.")
-@click.option("--warmup", default=0, type=click.IntRange(0), metavar="STEPS", help="Steps over which the rate first rises.")
+@click.option(
+    "--schedule", default="cosine", type=click.Choice(list(SCHEDULES)), show_default=True, help="How the rate falls."
+)
+@click.option(
+    "--warmup", default=0, type=click.IntRange(0), metavar="STEPS", help="Steps over which the rate first rises."
+)
 @click.option("--crop", default=0, type=click.IntRange(0), metavar="PAD", help="Shift images by up to PAD pixels.")
 @click.option("--flip", is_flag=True, help="Mirror half of the images left to right.")
-@click.option("--jitter", default="0,0,0", type=Jitter(), help="Change brightness, contrast, saturation: 0.2,0.2,0.2.")
+@click.option(
+    "--jitter", default="0,0,0", callback=_strengths, help="Change brightness, contrast, saturation: 0.2,0.2,0.2."
+)
 @click.option("--size", type=click.IntRange(1), metavar="N", help="Bring the images of a folder to NxN pixels.")
-@click.option("--validation", type=float, metavar="SHARE", help="Hold out this share of the training data, such as 0.1.")
-@click.option("--seed", default=0, type=click.IntRange(0), show_default=True, help="Same seed, same device: same bits.")
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Hold out this share of the training data, such as 0.1.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    type=click.IntRange(0),
+    metavar="N",
+    show_default=True,
+    help="Same seed, same device: same bits.",
+)
 @device_option
-@click.option("--memory", metavar="BYTES", help="Budget for all of training, such as 512MB; refused where it needs more.")
+@memory_option("Budget for all of training, such as 512MB; refused where it needs more. Default: CLCONV_MEMORY.")
 @click.option("--checkpoint", metavar="FILE", help="Keep the state of the run here: each epoch, and on Ctrl-C.")
 @click.option("--checkpoint-steps", default=0, type=click.IntRange(0), metavar="N", help="... and every N steps.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint if it is there.")
-@click.option("--damaged", default="refuse", type=click.Choice(["skip", "refuse"]), show_default=True, help="Broken images.")
+@click.option(
+    "--damaged", default="refuse", type=click.Choice(["skip", "refuse"]), show_default=True, help="Broken images."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress on standard error.")
 def train(**options: Any) -> None:
     """Train a network on the images at DATA.
@@ -208,7 +232,9 @@ def _side(data: Dataset, source: Source) -> int | None:
     """The size of the data's images for a network that takes any."""
     _, height, width = data.shape
     if source.takes_size and height != width:
-        raise ShapeError(f"train: {source.text} takes square images, those of the data have {height}x{width}; use --size N")
+        raise ShapeError(
+            f"train: {source.text} takes square images, those of the data have {height}x{width}; use --size N"
+        )
     return height
 
 
@@ -274,9 +300,11 @@ def _finish(net: Net, test: Dataset | None, history: History, settings: Settings
         "classes": net.metadata["classes"],
     }
     if test is not None and not history.interrupted:
-        found = net.evaluate(test, loss=settings.loss, batch_size=min(settings.batch, len(test)), memory=settings.memory)
+        found = net.evaluate(
+            test, loss=settings.loss, batch_size=min(settings.batch, len(test)), memory=settings.memory
+        )
         result["test"] = found
-        out.print(f"test accuracy {percent(found['accuracy'])}, loss {found['loss']:.4f}, {len(test)} images")
+        out.print(f"test accuracy {percent(found['accuracy'])}, loss {number(found['loss'])}, {len(test)} images")
     elif history.val_accuracy and not history.interrupted:
         out.print(f"validation accuracy {percent(history.val_accuracy[-1])}; {settings.data} has no test set")
     out.print(memory_line(net))

@@ -1,0 +1,30 @@
+"""Options and types of arguments that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..errors import ArgumentError
+from ..planner import parse_bytes
+
+
+def _amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Bytes from an amount such as 64MB."""
+    try:
+        return parse_bytes(value)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error).removeprefix("memory: ")) from error
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--device, the same for all commands."""
+    text = "Part of its name, or its key as `clconv devices` lists it. Default: CLCONV_DEVICE, else the best."
+    return click.option("--device", metavar="NAME", help=text)(command)
+
+
+def memory_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--memory; the default is CLCONV_MEMORY."""
+    return click.option("--memory", callback=_amount, metavar="BYTES", help=text)
