@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from . import engine, passes, planner
+from .data import Loader
 from .device import Device
 from .engine import Plan, Session, Usage
 from .errors import ArgumentError, BudgetError, OutOfMemoryError
@@ -105,6 +106,17 @@ def run_batches(session: Session, plan: Plan, x: Array, batch: int) -> Array:
         session.run(plan, {"x": filled(part, batch)})[OUTPUT][: len(part)] for part in _parts(x, batch)
     ]
     return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+
+def evaluate_batches(session: Session, plan: Plan, loader: Loader) -> tuple[float, float]:
+    """Mean loss and share of right answers over a loader's images."""
+    losses, right = 0.0, 0
+    for batch in loader.epoch(0):
+        count, size = len(batch.x), loader.batch_size
+        results = session.run(plan, {"x": filled(batch.x, size), "labels": filled(batch.y, size)})
+        losses += float(results["loss"][:count].sum(dtype=np.float64))
+        right += int(results["correct"][:count].sum())
+    return losses / len(loader.dataset), right / len(loader.dataset)
 
 
 def _parts(x: Array, batch: int) -> Iterator[Array]:

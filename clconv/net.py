@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from . import engine, planner, plots, report, settings
-from .data import ArrayDataset, Augmentation, Dataset, Loader, Normalization, check_labels
+from .data import Augmentation, Dataset, Loader, Normalization
 from .device import Device, choose
 from .engine import Plan, Session, Usage
-from .errors import ArgumentError, ModelFileError, ShapeError, StateError
-from .inference import OUTPUT, Inference, check_budget, filled, run_batches
+from .errors import ArgumentError, ModelFileError, StateError
+from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
+from .inputs import images, labelled
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
 from .nn import pattern
 from .nn.base import Layer
@@ -267,7 +268,7 @@ class Net:
             BudgetError: not even one image fits; nothing was allocated.
         """
         self._check_open()
-        x = self._images(x, "predict")
+        x = images(self.network, self.normalization, x, "predict")
         if len(x) == 0:
             return np.empty(self._public((0, *self.network.output_shape)), np.float32)
         budget = _budget(memory)
@@ -288,20 +289,14 @@ class Net:
     ) -> dict[str, float]:
         """Mean loss and accuracy on labelled images, in test-time mode: {"loss": ..., "accuracy": ...}."""
         self._check_open()
-        dataset = self._dataset(x, y, loss, "evaluate")
+        dataset = labelled(self.network, x, y, loss, "evaluate")
         budget = _budget(memory)
         batch = self._inference.batch_size(len(dataset), batch_size, budget, loss)
         plan = self._inference.plan(loss, batch)
         loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
-        losses, right = 0.0, 0
         with self._lock:
-            session = self._open(plan, budget)
-            for part in loader.epoch(0):
-                count = len(part.x)
-                results = session.run(plan, {"x": filled(part.x, batch), "labels": filled(part.y, batch)})
-                losses += float(results["loss"][:count].sum(dtype=np.float64))
-                right += int(results["correct"][:count].sum())
-        return {"loss": losses / len(dataset), "accuracy": right / len(dataset)}
+            value, accuracy = evaluate_batches(self._open(plan, budget), plan, loader)
+        return {"loss": value, "accuracy": accuracy}
 
     def _open(self, plan: Plan, budget: int | None) -> Session:
         """The session in test-time mode; what training held is released first."""
@@ -316,40 +311,6 @@ class Net:
 
     def _public(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[:2] if self.network.flat_output else shape
-
-    def _images(self, x: Array, who: str) -> Array:
-        """Images as float32 (N, C, H, W)."""
-        x = np.asarray(x)
-        if x.dtype == np.uint8:
-            x = ArrayDataset(x, np.zeros(len(x), np.int32)).images(np.arange(len(x)))
-            scale = self.normalization or Normalization((0.0,) * x.shape[-1], (1.0,) * x.shape[-1])
-            x = scale.apply(x)
-        if x.dtype != np.float32:
-            raise ArgumentError(
-                f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted"
-            )
-        if x.ndim != 4 or x.shape[1:] != self.network.input_shape:
-            wanted = ", ".join(map(str, self.network.input_shape))
-            raise ShapeError(f"{who}: images of shape {x.shape} where (N, {wanted}) is expected")
-        return x
-
-    def _dataset(self, x: Array | Dataset, y: Array | None, loss: str, who: str) -> Dataset:
-        """Labelled images as a data set that fits the network and the loss."""
-        if isinstance(x, Dataset):
-            if y is not None:
-                raise ArgumentError(f"{who}: a Dataset has its labels; y must not be given")
-            dataset = x
-        else:
-            if y is None:
-                raise ArgumentError(f"{who}: labels y are missing")
-            shape = (len(y), *self.network.output_shape)
-            targets = np.asarray(y, np.float32).reshape(shape) if loss == "mse" else np.asarray(y)
-            dataset = ArrayDataset(np.asarray(x), targets, name=who)
-        if tuple(dataset.shape) != self.network.input_shape:
-            raise ShapeError(f"{who}: images of {dataset.shape} where {self.network.input_shape} is expected")
-        if loss != "mse":
-            check_labels(dataset.labels, self.network.output_shape[0], who)
-        return dataset
 
     # ---------------------------------------------------------------- training
 
@@ -400,7 +361,7 @@ class Net:
         optimizer = optimizer or SGD(0.01, momentum=0.9)
         if epochs < 0 or batch_size < 1:
             raise ArgumentError(f"fit: epochs {epochs} and batch_size {batch_size} must be at least 0 and 1")
-        dataset = self._dataset(x, y, loss, "fit")
+        dataset = labelled(self.network, x, y, loss, "fit")
         loader = Loader(
             dataset,
             batch_size,
@@ -411,9 +372,9 @@ class Net:
         )
         held_out = None
         if validation is not None:
-            images, labels = (validation, None) if isinstance(validation, Dataset) else validation
+            held, labels = (validation, None) if isinstance(validation, Dataset) else validation
             held_out = Loader(
-                self._dataset(images, labels, loss, "validation"),
+                labelled(self.network, held, labels, loss, "validation"),
                 batch_size,
                 shuffle=False,
                 normalization=self.normalization,

@@ -260,7 +260,7 @@ class TestMistakes:
             net.fit(data()[0])
 
     def test_unknown_layer_in_a_pattern(self):
-        with pytest.raises(errors.PatternError, match="character 17"):
+        with pytest.raises(errors.PatternError, match="there is no layer CONVX.*character 16"):
             cc.Net("INPUT 8x8x1 -> CONVX 3x3x8")
 
     def test_non_finite_loss(self, net):

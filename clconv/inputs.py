@@ -1,0 +1,59 @@
+"""What users hand to a network, checked and in the form that it reads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .data import ArrayDataset, Dataset, Normalization, check_labels
+from .errors import ArgumentError, ShapeError
+from .nn.network import Network
+from .packing import Array
+
+
+def images(network: Network, normalization: Normalization | None, x: Array, who: str) -> Array:
+    """Images as float32 (N, C, H, W); uint8 ones are normalised, or divided by 255.
+
+    Raises:
+        ArgumentError: another type. ShapeError: not the network's input shape.
+    """
+    x = np.asarray(x)
+    if x.dtype == np.uint8:
+        x = ArrayDataset(x, np.zeros(len(x), np.int32), name=who).images(np.arange(len(x)))
+        x = (normalization or Normalization()).apply(x)
+    if x.dtype != np.float32:
+        raise ArgumentError(f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted")
+    if x.ndim != 4 or x.shape[1:] != network.input_shape:
+        wanted = ", ".join(map(str, network.input_shape))
+        raise ShapeError(f"{who}: images of shape {x.shape} where (N, {wanted}) is expected")
+    return x
+
+
+def labelled(network: Network, x: Array | Dataset, y: Array | None, loss: str, who: str) -> Dataset:
+    """Labelled images as a data set that fits the network and the loss.
+
+    Raises:
+        ArgumentError: labels missing or given twice. ShapeError: not the network's input shape.
+        DataError: empty, or a label that is no class of the network.
+    """
+    if isinstance(x, Dataset):
+        if y is not None:
+            raise ArgumentError(f"{who}: a Dataset has its labels; y must not be given")
+        dataset = x
+    else:
+        if y is None:
+            raise ArgumentError(f"{who}: labels y are missing")
+        dataset = ArrayDataset(np.asarray(x), _targets(network, y, who) if loss == "mse" else np.asarray(y), name=who)
+    if tuple(dataset.shape) != network.input_shape:
+        raise ShapeError(f"{who}: images of {dataset.shape} where {network.input_shape} is expected")
+    if loss != "mse":
+        check_labels(dataset.labels, network.output_shape[0], who)
+    return dataset
+
+
+def _targets(network: Network, y: Array, who: str) -> Array:
+    """Targets of "mse": the output's shape, with or without its axes of length 1."""
+    targets = np.asarray(y, np.float32)
+    shape = (len(targets), *network.output_shape)
+    if targets.size != np.prod(shape):
+        raise ShapeError(f"{who}: targets of shape {targets.shape} where the output has {shape}")
+    return targets.reshape(shape)

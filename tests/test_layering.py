@@ -1,0 +1,156 @@
+"""The house: imports point down the floors; the files of a layer exist and agree."""
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import clconv as cc
+from clconv import reference
+from clconv.nn.base import LAYERS
+
+ROOT = Path(__file__).parent.parent
+
+# Top level modules of clconv by floor; a module imports only from its own floor upwards in this list.
+FLOORS = [
+    ["errors"],
+    ["files", "settings", "shapes"],
+    ["tuning", "packing"],
+    ["probe"],
+    ["drivers"],
+    ["device"],
+    ["program"],
+    ["reference"],
+    ["_core"],
+    ["graph"],
+    ["autodiff"],
+    ["passes", "planner"],
+    ["engine"],
+    ["nn"],
+    ["data", "io"],
+    ["train"],
+    ["inputs", "inference", "training"],
+    ["report", "gradcheck", "plots"],
+    ["net"],
+    ["zoo", "selftest", "onnx_backend"],
+    ["cli"],
+]
+FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+
+
+def modules():
+    for path in sorted((ROOT / "clconv").rglob("*.py")):
+        parts = path.relative_to(ROOT / "clconv").with_suffix("").parts
+        if parts[0] not in ("__init__", "__main__"):
+            yield path, parts
+
+
+def imported(path, parts):
+    """Top level modules of clconv that a file imports when it is loaded, with the line."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or id(node) in typing_only:
+            continue
+        package = list(parts[:-1]) if path.name != "__init__.py" else list(parts[:-1])
+        if node.level:
+            base = package[: len(package) - node.level + 1]
+            target = base + (node.module.split(".") if node.module else [])
+        elif node.module and node.module.split(".")[0] == "clconv":
+            target = node.module.split(".")[1:]
+        else:
+            continue
+        names = [target[0]] if target else [alias.name for alias in node.names]
+        for name in names:
+            if name in FLOOR:
+                yield name, node.lineno
+
+
+def test_every_module_has_a_floor():
+    assert {parts[0] for _, parts in modules()} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("path, parts", list(modules()), ids=lambda v: "/".join(v) if isinstance(v, tuple) else "")
+def test_imports_point_down(path, parts):
+    own = FLOOR[parts[0]]
+    for name, line in imported(path, parts):
+        assert FLOOR[name] <= own, f"{path.name}:{line} imports {name}, which is a floor above {parts[0]}"
+
+
+def test_public_names_are_sorted_and_complete():
+    assert list(cc.__all__) == sorted(cc.__all__)
+    assert set(LAYERS) <= set(cc.__all__)
+    assert all(hasattr(cc, name) for name in cc.__all__)
+
+
+def test_every_layer_has_reference_cases_and_refusals():
+    assert set(LAYERS) == set(reference.LAYERS)
+    assert {case.layer for case in reference.CASES} == set(LAYERS)
+    assert {refusal.layer for refusal in reference.REFUSED} == set(LAYERS)
+
+
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_arguments_agree_with_the_reference(layer):
+    """Same names and defaults as the specification."""
+    fields = {f.name: f.default for f in dataclasses.fields(LAYERS[layer]) if f.name != "name"}
+    spec = reference.LAYERS[layer]
+    assert set(fields) == {*spec.required, *spec.defaults}
+    assert all(fields[name] == default for name, default in spec.defaults.items())
+
+
+def test_the_stem_names_a_layer_everywhere():
+    stems = {Path(LAYERS[name].__module__.replace(".", "/")).name for name in LAYERS}
+    for stem in stems:
+        assert (ROOT / "clconv" / "reference" / f"{stem}.py").exists() or stem == "softmax", stem
+        assert list((ROOT / "cl").glob(f"{stem}*.cl")), stem
+        assert (ROOT / "pyx" / f"{stem}.pyx").exists(), stem
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cl").glob("*.cl")), ids=lambda p: p.name)
+def test_kernel_files_introduce_themselves(path):
+    text = path.read_text()
+    assert text.startswith(f"// {path.name} -- "), "the first line names the file and says what it computes"
+    assert re.findall(r'#include "([^"]+)"', text) == ["common.h"]
+    assert len(text.splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pyx").glob("*.pyx")), ids=lambda p: p.name)
+def test_budgets_of_layers(path):
+    assert len(path.read_text().splitlines()) <= 300
+    assert (ROOT / "clconv" / "_core" / f"{path.stem}.pyi").exists(), "a stub types it"
+
+
+@pytest.mark.parametrize("path, parts", list(modules()), ids=lambda v: "/".join(v) if isinstance(v, tuple) else "")
+def test_budgets_of_modules(path, parts):
+    assert len(path.read_text().splitlines()) <= 450
+
+
+def test_gradients_read_only_what_layers_keep():
+    """`keeps` is true: nothing else of the forward pass reaches the nodes of a gradient."""
+    from clconv.autodiff import differentiate
+    from clconv.graph import Graph
+    from clconv.shapes import TensorSpec
+
+    for case in reference.CASES:
+        graph = Graph()
+        xs = [graph.input(f"x{i}", TensorSpec(shape, layout="plain")) for i, shape in enumerate(case.shapes)]
+        y = LAYERS[case.layer](**case.attrs).apply(graph, "layer", *xs, train=True)
+        forward = list(graph.nodes)
+        dy = graph.input("dy", TensorSpec(y.spec.shape, layout="plain"))
+        params = [v for v in graph.persistent.values() if v.role == "param"]
+        differentiate(graph, {y: dy}, [*xs, *params])
+        kept = {dy, *(v for v in graph.persistent.values() if v.role == "control")}
+        for node in forward:
+            named = dict(zip((*node.layer.inputs, *node.layer.outputs), (*node.inputs, *node.outputs), strict=True))
+            kept.update(named[name] for name in node.layer.keeps)
+        made = set()
+        for node in graph.nodes[len(forward) :]:
+            made.update(node.outputs)
+            assert set(node.reads) <= kept | made, f"{case}: {node} reads {set(node.reads) - kept - made}"
