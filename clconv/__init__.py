@@ -11,9 +11,11 @@ from . import data, errors, zoo
 from .data import Augmentation, Normalization
 from .device import choose, devices
 from .errors import ClconvError
+from .gradcheck import check_gradients
 from .net import Net, load
 from .nn import *  # noqa: F403
 from .nn import __all__ as _layers
+from .plots import plot_history
 from .train import SGD, Adagrad, Adam, Callback, Constant, Cosine, History, RMSProp, Step
 
 __version__ = "0.1.0"
@@ -33,11 +35,13 @@ __all__ = sorted(
         "Normalization",
         "RMSProp",
         "Step",
+        "check_gradients",
         "choose",
         "data",
         "devices",
         "errors",
         "load",
+        "plot_history",
         "zoo",
         *_layers,
     ]
