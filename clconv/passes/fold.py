@@ -64,7 +64,7 @@ def _fold(graph: Graph, node: Node, norm: Node) -> None:
     bias = rest[0] if rest else None
     gamma, beta, mean, var = norm.reads[1:]
     stored = weight.parameter
-    assert stored is not None
+    assert stored is not None and isinstance(norm.layer, BatchNormInfer)
     eps, channels = norm.layer.eps, norm.outputs[0].spec.shape[1]
 
     def scale(arrays: Arrays) -> Array:
