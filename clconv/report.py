@@ -1,8 +1,9 @@
 """What a network takes, layer by layer: the table of the CS231n notes, beside what is planned and measured.
 
 The notes count one volume of activations per convolution, pooling and fully-connected layer, four bytes per
-value, and what works in place (activations, batch normalisation, dropout) as nothing. For training they take
-the activations twice (their gradients) and the parameters three times (their gradients, and momentum).
+value; what works in place (activations, batch normalisation, dropout) or only joins (concatenation) counts
+nothing. For training they take the activations twice (their gradients) and the parameters three times (their
+gradients, and momentum).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110  # columns that a table may take
 MODES = ("test", "train", "both")
-IN_PLACE = ("ReLU", "LeakyReLU", "ReLU6", "Sigmoid", "Tanh", "BatchNorm", "Dropout", "Flatten")
+IN_PLACE = ("ReLU", "LeakyReLU", "ReLU6", "Sigmoid", "Tanh", "BatchNorm", "Dropout", "Flatten", "Concat")
 
 
 @dataclass(frozen=True)

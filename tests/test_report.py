@@ -68,6 +68,25 @@ def test_vgg16_as_the_notes_count_it(vgg):
     assert rows["conv2"].live_bytes == 2 * 64 * 224 * 224 * 4
 
 
+# One volume per convolution with what is fused to it, pooling, normalisation, sum, and the image, in MiB.
+FIGURES = {
+    "zfnet": (zoo.zfnet, 8.94),
+    "vgg19": (zoo.vgg19, 63.1),
+    "squeezenet": (zoo.squeezenet, 11.7),
+    "resnet18": (zoo.resnet18, 13.7),
+    "resnet50": (zoo.resnet50, 64.8),
+    "mobilenetv2": (zoo.mobilenetv2, 26.9),
+    "unet": (lambda: zoo.unet(base=64, batch_norm=False), 643),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_activations_of_well_known_networks(name):
+    make, mib = FIGURES[name]
+    made = report.describe(make(), [_test_plan(make())])
+    assert 4 * made.activation_values / 2**20 == pytest.approx(mib, rel=5e-3)
+
+
 def test_totals_are_those_of_the_plans(vgg):
     test, train = plans(zoo.vgg16())
     assert [t.mode for t in vgg.totals] == ["test", "train"]
