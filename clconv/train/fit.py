@@ -78,6 +78,7 @@ def run(r: Run) -> History:
     steps = r.loader.steps_per_epoch
     if steps == 0:
         raise ArgumentError("fit: the data has fewer images than one batch and drop_last leaves none")
+    p.history.interrupted = False  # the checkpoint of an interrupted run says otherwise
     with _Interrupt() as interrupt:
         while p.epoch < r.epochs and not interrupt.wanted:
             if _epoch(r, p, steps, interrupt):
