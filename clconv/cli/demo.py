@@ -17,9 +17,12 @@ from .memory import measured, memory_table, planned, used
 from .options import device_option
 from .picture import choose_shown, draw_predictions, save_picture
 
-PATTERN = "INPUT 8x8x1 -> [CONV 3x3x32 -> RELU]*2 -> POOL -> [CONV 3x3x64 -> RELU]*2 -> POOL -> DROPOUT 0.5 -> FC 10"
-OPTIMIZER = SGD(0.02, weight_decay=5e-4, momentum=0.9, nesterov=True)
-BATCH = 32
+PATTERN = (
+    "INPUT 8x8x1 -> [CONV 3x3x32 -> BN -> RELU]*2 -> POOL -> [CONV 3x3x64 -> BN -> RELU]*2 -> POOL "
+    "-> DROPOUT 0.5 -> FC 10"
+)
+OPTIMIZER = SGD(0.1, weight_decay=1e-3, momentum=0.9, nesterov=True)
+BATCH = 64
 HELD_OUT = 0.2
 SHOWN = 48  # digits in the picture
 
@@ -27,7 +30,7 @@ SHOWN = 48  # digits in the picture
 @click.command()
 @click.option("--out", default="demo.png", show_default=True, metavar="FILE", help="The picture of predictions.")
 @click.option(
-    "--epochs", default=30, type=click.IntRange(1), show_default=True, metavar="N", help="Passes over the data."
+    "--epochs", default=40, type=click.IntRange(1), show_default=True, metavar="N", help="Passes over the data."
 )
 @click.option(
     "--seed", default=0, type=click.IntRange(0), show_default=True, metavar="N", help="Of split and training."

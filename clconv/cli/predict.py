@@ -139,7 +139,7 @@ def _answer(net: Net, paths: list[str], top: int, batch: int | None, memory: int
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda path: _read(net, path), paths))
     pictures = [picture for picture in found if not isinstance(picture, str)]
-    shares = iter(_probabilities(net, np.stack(pictures), batch, memory) if pictures else ())
+    shares = iter(_probabilities(net, pictures, batch, memory))
     answers = []
     for path, picture in zip(paths, found, strict=True):
         if isinstance(picture, str):
@@ -164,8 +164,13 @@ def _read(net: Net, path: str) -> NDArray[np.uint8] | str:
         return str(error)
 
 
-def _probabilities(net: Net, x: NDArray[np.uint8], batch: int | None, memory: int | None) -> NDArray[np.float64]:
+def _probabilities(
+    net: Net, pictures: list[NDArray[np.uint8]], batch: int | None, memory: int | None
+) -> NDArray[np.float64]:
     """(N, K) with rows that sum to 1."""
+    if not pictures:
+        return np.empty((0, net.network.output_shape[0]))
+    x = np.stack(pictures)
     # Normalised here: as uint8, images three pixels wide could be read in two ways.
     scale = net.normalization or Normalization()
     scores = net.predict(scale.apply(x), batch_size=batch, memory=memory)
