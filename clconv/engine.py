@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from .packing import Array, pack, swap_filter, unpack
 from .program import ProgramKey, Progress, build_programs
 
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
+Pick = Callable[[Sequence[Choice]], Choice]
 TAGS = {"param": "weights", "state": "weights", "optimizer": "optimizer", "control": "control"}
 
 
@@ -117,10 +118,16 @@ class Plan:
         return sum(cost.flops for cost in self.costs.values())
 
 
-def make_plan(graph: Graph, facts: DeviceFacts, *, guard_bytes: int = 0) -> Plan:
+def first(choices: Sequence[Choice]) -> Choice:
+    """The best of a node's choices."""
+    return choices[0]
+
+
+def make_plan(graph: Graph, facts: DeviceFacts, *, pick: Pick = first, guard_bytes: int = 0) -> Plan:
     """Chooses algorithms and places every tensor of a graph whose passes have run.
 
     Args:
+        pick: takes one of a node's choices, which come best first.
         guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
             (but for in-place layers), so that a write out of bounds can be seen afterwards.
 
@@ -130,7 +137,7 @@ def make_plan(graph: Graph, facts: DeviceFacts, *, guard_bytes: int = 0) -> Plan
     choices, costs = {}, {}
     for node in graph.nodes:
         specs, outs = node.input_specs(), [value.spec for value in node.outputs]
-        choices[node] = node.layer.choices(facts, specs, outs)[0]
+        choices[node] = pick(node.layer.choices(facts, specs, outs))
         costs[node] = node.layer.cost(specs, outs, facts)
     workspace = {node: choice.workspace_bytes for node, choice in choices.items()}
     intervals = planner.lifetimes(graph, facts.block, workspace)

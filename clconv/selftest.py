@@ -14,7 +14,7 @@ import numpy as np
 from . import passes
 from .autodiff import differentiate
 from .device import Device
-from .engine import Plan, Session, from_storage, make_plan
+from .engine import Pick, Plan, Session, first, from_storage, make_plan
 from .graph import Graph, Value
 from .nn.base import LAYERS
 from .packing import Array
@@ -44,20 +44,26 @@ class Outcome:
     trained: dict[str, Array]
 
 
-def compute(case: Case, values: Values, device: Device, *, gradient: bool = True) -> Outcome:
-    """Runs a case on a device: the forward graph alone, and the one with its gradient."""
+def compute(
+    case: Case, values: Values, device: Device, *, gradient: bool = True, pick: Pick = first
+) -> Outcome:
+    """Runs a case on a device: the forward graph alone, and the one with its gradient.
+
+    Args:
+        pick: takes one of a layer's choices, to try variants.
+    """
     forward, _ = _graph(case, values, device, train=False, gradient=False)
-    y = _run(forward, values, device)["y"]
+    y = _run(forward, values, device, pick)["y"]
     if not gradient:
         return Outcome(y, [], {}, {})
     backward, params = _graph(case, values, device, train=True, gradient=True)
-    results = _run(backward, values, device)
+    results = _run(backward, values, device, pick)
     dx = [results[f"d{i}"] for i in range(len(values.inputs))]
     dparams = {name: from_storage(results[f"d{name}"], value) for name, value in params.items()}
     if not values.state:
         return Outcome(y, dx, dparams, {})
     training, _ = _graph(case, values, device, train=True, gradient=False)
-    return Outcome(y, dx, dparams, _run(training, values, device))
+    return Outcome(y, dx, dparams, _run(training, values, device, pick))
 
 
 def _graph(
@@ -86,9 +92,9 @@ def _graph(
     return graph, params
 
 
-def _run(graph: Graph, values: Values, device: Device) -> dict[str, Array]:
+def _run(graph: Graph, values: Values, device: Device, pick: Pick) -> dict[str, Array]:
     """The graph's outputs, and the layer's state after the run, by name."""
-    plan = make_plan(graph, device.facts, guard_bytes=GUARD_BYTES)
+    plan = make_plan(graph, device.facts, pick=pick, guard_bytes=GUARD_BYTES)
     session = Session(device)
     stored = {**values.params, **values.state}
     arrays: dict[str, Array] = {f"layer.{name}": a.astype(np.float32) for name, a in stored.items()}

@@ -61,7 +61,7 @@ class Conv2d(Layer):
         return _cost(specs, outs, facts, outs[0].values * specs[1].shape[1])
 
     def choices(self, facts, specs, outs):
-        return [_tile(facts, specs[1], _columns(self.window, specs[0], outs[0]))]
+        return _tiles(facts, specs[1], _columns(self.window, specs[0], outs[0]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -128,7 +128,7 @@ class ConvTranspose2d(Layer):
         return _cost(specs, outs, facts, specs[0].values * specs[1].shape[0] // specs[1].groups)
 
     def choices(self, facts, specs, outs):
-        return [_tile(facts, specs[1], -(-outs[0].shape[3] // self.window.stride[1]))]
+        return _tiles(facts, specs[1], ceil_div(outs[0].shape[3], self.window.stride[1]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -269,26 +269,23 @@ def _columns(window, x, y):
 _WIDTHS = (1, 2, 3, 4, 5, 7, 8, 10, 14, 28)
 
 
-def _tile(facts, w, columns):
-    """The register tile WT x KB for rows of `columns` outputs: least waste first, then most reuse."""
-    budget = facts.accumulators
+def _tiles(facts, w, columns):
+    """Register tiles WT x KB for rows of `columns` outputs, best first: least waste, then most reuse."""
     k_blocks = blocks(w.shape[0], facts.block)
     whole = w.groups > 1 and w.shape[0] // w.groups % facts.block == 0 and w.shape[1] % facts.block == 0
     shared = k_blocks if w.groups == 1 else (k_blocks // w.groups if whole else 1)
-    best = None
+    priced = []
     for kb in range(1, 5):
         if kb > shared or (w.groups > 1 and shared % kb):
             continue
         for wt in _WIDTHS:
-            if wt > min(budget // kb, columns):
+            if wt > min(facts.accumulators // kb, columns):
                 break
             waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
             # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
             price = waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
-            if best is None or price < best[0]:
-                best = (price, wt, kb)
-    _, wt, kb = best
-    return Choice("direct", (("WT", wt), ("KB", kb)))
+            priced.append((price, wt, kb))
+    return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
 
 
 def _launch_direct(rec, args, items, k, defines):

@@ -33,6 +33,7 @@ def _name(info: DeviceInfo) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_data: needs the folder that CLCONV_TEST_DATA names")
+    config.addinivalue_line("markers", "small: fit for a simulator of a device")
     config.stash[DEVICES] = working()
     required = int(settings.get("CLCONV_REQUIRE_DRIVERS") or 0)
     if len(config.stash[DEVICES]) < required:
