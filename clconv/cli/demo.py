@@ -18,10 +18,9 @@ from .options import device_option
 from .picture import choose_shown, draw_predictions, save_picture
 
 PATTERN = (
-    "INPUT 8x8x1 -> [CONV 3x3x32 -> BN -> RELU]*2 -> POOL -> [CONV 3x3x64 -> BN -> RELU]*2 -> POOL "
-    "-> DROPOUT 0.5 -> FC 10"
+    "INPUT 8x8x1 -> [CONV 3x3x32 -> BN -> RELU]*2 -> POOL -> [CONV 3x3x64 -> BN -> RELU]*2 -> DROPOUT 0.5 -> FC 10"
 )
-OPTIMIZER = SGD(0.1, weight_decay=1e-3, momentum=0.9, nesterov=True)
+OPTIMIZER = SGD(0.1, weight_decay=2e-3, momentum=0.9, nesterov=True)
 BATCH = 64
 HELD_OUT = 0.2
 SHOWN = 48  # digits in the picture

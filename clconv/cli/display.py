@@ -57,18 +57,8 @@ def counting(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for (done, total) calls, where `out` is a terminal; it is gone afterwards."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-@contextmanager
-def waiting(out: Console, what: str) -> Iterator[None]:
-    """A spinner while something runs, where `out` is a terminal."""
-    if not out.is_terminal:
-        yield
-        return
-    with out.status(what):
-        yield
+        task = bars.add_task(what, total=None, visible=False)
+        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
 
 
 class TrainingDisplay(Callback):
