@@ -1,5 +1,6 @@
 """The pattern language: what it reads, what it prints, and where its errors point."""
 
+import random
 import re
 
 import pytest
@@ -271,3 +272,20 @@ def test_what_is_no_chain_is_not_printed():
     y = ReLU()(x)
     assert to_pattern(Network.of(Add()(y, Tanh()(y)))) is None
     assert to_pattern(Network.of(Add()(y, x))) is None
+
+
+def test_damaged_patterns_give_pattern_errors():
+    rng = random.Random(5)
+    whole = "INPUT 32x32x3 -> [[CONV 3x3x{8,16,32}/1 p1 nobias -> RELU]*2 -> POOL avg 2x2]*3 -> FC 10 name=last"
+    refused = 0
+    for _ in range(500):
+        text = list(whole)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(text))
+            text[at : at + rng.randrange(2)] = rng.choice(["", "x", "3", "->", "[", "]*", "{", "p", "=", '"', "Ä", "."])
+        try:
+            parse("".join(text))
+        except PatternError as error:
+            refused += 1
+            assert 0 <= error.position <= len("".join(text))
+    assert refused > 300

@@ -146,7 +146,7 @@ class Network:
 
     def with_input(self, input_shape: tuple[int, int, int]) -> Network:
         """The same layers for images of another size."""
-        return replace(self, input_shape=input_shape)
+        return replace(self, input_shape=_image_shape(input_shape))
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Public shapes of all parameters and state, by name."""
@@ -226,8 +226,9 @@ class Network:
             if entry.name in known:
                 raise ArgumentError(f"layer {entry.name}: the name is used twice, or reserved")
             missing = ", ".join(name for name in entry.inputs if name not in known)
-            if missing:
-                raise ArgumentError(f"layer {entry.name}: reads {missing}, made by no layer before it")
+            if missing or not entry.inputs:
+                reads = f"{missing}, made by no layer before it" if missing else "nothing"
+                raise ArgumentError(f"layer {entry.name}: reads {reads}")
             known.add(entry.name)
         if not self.entries:
             raise ArgumentError("there is no layer")

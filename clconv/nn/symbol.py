@@ -27,6 +27,8 @@ class Symbol:
     @classmethod
     def of(cls, layer: Layer, inputs: Sequence[Symbol]) -> Symbol:
         """Applies a layer; wrong sizes are refused here, where they are written."""
+        if not inputs:
+            raise ArgumentError(f"{layer.kind}: called on nothing; it takes the outputs of layers")
         for symbol in inputs:
             if not isinstance(symbol, Symbol):
                 found = type(symbol).__name__
