@@ -94,6 +94,7 @@ def plot_history(history: History, path: str | os.PathLike[str]) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ArgumentError('plot_history: needs matplotlib; pip install "clconv[plot]" brings it') from error
     if not history.loss:
@@ -110,7 +111,7 @@ def plot_history(history: History, path: str | os.PathLike[str]) -> None:
         if validation:
             axes.plot(epochs[: len(validation)], validation, marker=".", label="validation")
         axes.set(title=title, xlabel="epoch", ylim=(0, None) if title == "loss" else None)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     with replacing(Path(path)) as temporary:
