@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ._core.elementwise import Add
+from ._core.plain_elementwise import Binary
 from .errors import ArgumentError
 from .graph import Graph, Node, Operand, Value
 
@@ -81,5 +82,7 @@ def _reverse(
         operand, gradient = operands[name], found[name]
         assert isinstance(operand, Value), f"{node.name}: gradients of pieces are not taken"
         if operand in gradients:
-            gradient = graph.add(Add(2), [gradients[operand], gradient], operand.name)[0]
+            terms = [gradients[operand], gradient]
+            both_plain = all(term.spec.layout == "plain" for term in terms)
+            gradient = graph.add(Binary("add") if both_plain else Add(2), terms, operand.name)[0]
         gradients[operand] = gradient

@@ -94,22 +94,43 @@ def _graph(
 
 def _run(graph: Graph, values: Values, device: Device, pick: Pick) -> dict[str, Array]:
     """The graph's outputs, and the layer's state after the run, by name."""
-    plan = make_plan(graph, device.facts, pick=pick, guard_bytes=GUARD_BYTES)
-    session = Session(device)
     stored = {**values.params, **values.state}
     arrays: dict[str, Array] = {f"layer.{name}": a.astype(np.float32) for name, a in stored.items()}
     arrays["counters"] = COUNTERS
+    feeds = {f"x{i}": x.astype(np.float32) for i, x in enumerate(values.inputs)}
+    feeds["dy"] = values.dy.astype(np.float32)
+    kept = [f"layer.{name}" for name in values.state if f"layer.{name}" in graph.persistent]
+    results = run_guarded(graph, device, feeds, arrays, read=kept, pick=pick)
+    return {name.removeprefix("layer."): array for name, array in results.items()}
+
+
+def run_guarded(
+    graph: Graph,
+    device: Device,
+    feeds: Mapping[str, Array],
+    arrays: Mapping[str, Array],
+    *,
+    read: Sequence[str] = (),
+    pick: Pick = first,
+) -> dict[str, Array]:
+    """Runs a graph once in poisoned memory with guard bands; its outputs, and the persistent values in `read`.
+
+    Args:
+        feeds: the graph's inputs by name; others are left out. arrays: its persistent values by name.
+
+    Raises:
+        AssertionError: something was written to behind a tensor's end.
+    """
+    plan = make_plan(graph, device.facts, pick=pick, guard_bytes=GUARD_BYTES)
+    session = Session(device)
     try:
         session.load(graph.persistent, arrays)
-        feeds = {f"x{i}": x.astype(np.float32) for i, x in enumerate(values.inputs)}
-        feeds["dy"] = values.dy.astype(np.float32)
         session.prepare(plan)
         session.fill_arena(POISON)
         results = session.run(plan, {name: feeds[name] for name in graph.inputs})
         _check_guards(session, plan)
         assert session.allocator.peak_bytes == plan.peak_bytes
-        kept = [name for name in values.state if f"layer.{name}" in graph.persistent]
-        return {**results, **{name: session.read(f"layer.{name}") for name in kept}}
+        return {**results, **{name: session.read(name) for name in read}}
     finally:
         session.release()
 

@@ -44,6 +44,7 @@ class Layer:
         updates: names of inputs that are overwritten where they are (weights, running statistics).
         inplace: {output name: names of inputs whose memory it may take over}; the shapes and layouts
             must agree, which the planner checks.
+        reinterprets: outputs hold the bytes of the inputs as they are, so that `inplace` only needs as many bytes.
         accepts: {input name: layouts it can read}; "block" where not listed.
         pieces: names of inputs that may be given as several pieces along the channels.
         activates: whether `activation` can be applied in the epilogue.
@@ -54,6 +55,7 @@ class Layer:
     keeps = ()
     updates = ()
     inplace = {}
+    reinterprets = False
     accepts = {}
     pieces = ()
     activates = False

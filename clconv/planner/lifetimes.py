@@ -47,7 +47,7 @@ def lifetimes(graph: Graph, block: int, workspace_bytes: Mapping[Node, int]) -> 
         open_interval(value, 0)
     for step, node in enumerate(graph.nodes):
         for value in node.outputs:
-            dying = _takeover(node, value, last, step)
+            dying = _takeover(node, value, last, step, block)
             if dying is not None and dying not in taken and home[dying].end == step:
                 taken.add(dying)
                 home[value] = home[dying]
@@ -60,7 +60,7 @@ def lifetimes(graph: Graph, block: int, workspace_bytes: Mapping[Node, int]) -> 
     return intervals
 
 
-def _takeover(node: Node, value: Value, last: Mapping[Value, int], step: int) -> Value | None:
+def _takeover(node: Node, value: Value, last: Mapping[Value, int], step: int, block: int) -> Value | None:
     """The input that dies here and whose memory `value` may take over, if there is one."""
     layer = node.layer
     name = layer.outputs[node.outputs.index(value)]
@@ -71,7 +71,8 @@ def _takeover(node: Node, value: Value, last: Mapping[Value, int], step: int) ->
             and operand.role == "activation"
             and last[operand] == step
             and node.reads.count(operand) == 1
-            and _storage(operand.spec) == _storage(value.spec)
+            and (layer.reinterprets or _storage(operand.spec) == _storage(value.spec))
+            and operand.spec.nbytes(block) == value.spec.nbytes(block)
         ):
             return operand
     return None
