@@ -41,6 +41,7 @@ class DeviceFacts:
         rank: among devices of one kind the lowest is preferred.
         simulator: never chosen unless named.
         work_group: work-items per group of kernels whose items do not work together.
+        workers: persistent work-items per compute unit of kernels with a scratch each; 0: none of these.
         build_threads: programs that its compiler may build at once; 0: as many as there are processors.
         has_local: local memory is memory of its own, not a part of global memory.
         base_align_bytes: alignment of a buffer's start.
@@ -60,6 +61,7 @@ class DeviceFacts:
     rank: int
     simulator: bool
     work_group: int
+    workers: int
     build_threads: int
     max_alloc_bytes: int
     global_bytes: int
@@ -241,6 +243,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         rank=values["rank"],
         simulator=bool(values["simulator"]),
         work_group=values["work_group"],
+        workers=values["workers"],
         build_threads=values["build_threads"],
         max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
         global_bytes=int(ask("global_mem_size", 1 << 27)),

@@ -27,6 +27,12 @@ def pack(array: Array, spec: TensorSpec, block: int) -> Array:
         padded = _pad_axes(array, {0: blocks(k, block) * block, 1: blocks(c, block) * block})
         split = padded.reshape(blocks(k, block), block, blocks(c, block), block, r, s, p, q)
         return np.ascontiguousarray(split.transpose(0, 6, 7, 2, 4, 5, 3, 1))
+    if spec.layout == "winograd":
+        k, c, r, s = spec.shape
+        pairs, padded_c = blocks(k, 2 * block), blocks(c, block) * block
+        padded = _pad_axes(array, {0: pairs * 2 * block, 1: padded_c})
+        split = padded.reshape(pairs, 2, block, padded_c, r * s)
+        return np.ascontiguousarray(split.transpose(4, 0, 3, 1, 2))
     return _pack_filter(array, spec, block)
 
 
@@ -41,6 +47,10 @@ def unpack(stored: Array, spec: TensorSpec, block: int) -> Array:
     if spec.layout == "local":
         k, c, r, s, p, q = spec.shape
         joined = stored.transpose(0, 7, 3, 6, 4, 5, 1, 2).reshape(blocks(k, block) * block, -1, r, s, p, q)
+        return np.ascontiguousarray(joined[:k, :c])
+    if spec.layout == "winograd":
+        k, c, r, s = spec.shape
+        joined = stored.transpose(1, 3, 4, 2, 0).reshape(blocks(k, 2 * block) * 2 * block, -1, r, s)
         return np.ascontiguousarray(joined[:k, :c])
     return _unpack_filter(stored, spec, block)
 

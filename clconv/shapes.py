@@ -13,7 +13,7 @@ Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 ROUNDINGS = ("exact", "floor", "ceil")
 ITEM_BYTES = {"float32": 4, "int32": 4, "uint8": 1}
-LAYOUTS = ("block", "plain", "filter", "local")
+LAYOUTS = ("block", "plain", "filter", "local", "winograd")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class TensorSpec:
         plain    row-major, any rank
         filter   (K, C/g, R, S) stored as [ceil(K/B)][J][R][S][B of c][B of k], J input blocks per
                  output block (see `filter_blocks`); what no channel pair owns is zero
+        winograd (K, C, 6, 6) stored as [36][ceil(K/2B)][ceil(C/B)*B][2][B of k]: a transformed filter
         local    (K, C, R, S, P, Q) stored as [ceil(K/B)][P][Q][ceil(C/B)][R][S][B of c][B of k]
     """
 
@@ -49,6 +50,8 @@ class TensorSpec:
             k, c, r, s, p, q = self.shape
             return (blocks(k, block), p, q, blocks(c, block), r, s, block, block)
         k, c, r, s = self.shape
+        if self.layout == "winograd":
+            return (r * s, blocks(k, 2 * block), blocks(c, block) * block, 2, block)
         j = filter_blocks(k, c * self.groups, self.groups, block)
         return (blocks(k, block), j, r, s, block, block)
 
@@ -160,7 +163,14 @@ def _what_fits(size: int, reach: int, stride: int, pad: Pair) -> str:
 
 
 def transposed_count(
-    size: int, kernel: int, *, stride: int = 1, pad: Pair = (0, 0), dilation: int = 1, output_pad: int = 0, who: str
+    size: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    pad: Pair = (0, 0),
+    dilation: int = 1,
+    output_pad: int = 0,
+    who: str,
 ) -> int:
     """The output extent of a transposed convolution: the input extent that `window_count` maps to `size`."""
     count = (size - 1) * stride + (kernel - 1) * dilation + 1 - pad[0] - pad[1] + output_pad
@@ -184,6 +194,8 @@ def pads(value: int | Sequence[int] | Sequence[Sequence[int]], who: str) -> Pads
     """An int, (rows, cols) or ((top, bottom), (left, right)) as the last of these."""
     items: Sequence[object] = (value, value) if isinstance(value, int) else tuple(value)
     if len(items) != 2:
-        raise ArgumentError(f"{who}: {value!r} is not a padding: an int, (rows, cols) or ((top, bottom), (left, right))")
+        raise ArgumentError(
+            f"{who}: {value!r} is not a padding: an int, (rows, cols) or ((top, bottom), (left, right))"
+        )
     rows, cols = (pair(v, f"{who}: pad", least=0) for v in items)  # type: ignore[arg-type]
     return rows, cols

@@ -48,11 +48,12 @@ class Row:
 # block          channels per block of the layout
 # rank           among devices of one kind the lowest is preferred
 # simulator      1: never chosen unless named
+# workers        persistent work-items per compute unit of kernels with a scratch each; 0: no such kernels
 # work_group     work-items per group of kernels whose items do not work together
 # build_threads  programs that its compiler may build at once; 0: as many as there are processors
 DEVICE_ROWS = (
-    Row({"block": 4, "rank": 50, "simulator": 0, "work_group": 64, "build_threads": 0}),
-    Row({"block": 8, "work_group": 1}, kind="cpu"),
+    Row({"block": 4, "rank": 50, "simulator": 0, "work_group": 64, "workers": 0, "build_threads": 0}),
+    Row({"block": 8, "work_group": 1, "workers": 2}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10}, kind="cpu", platform="portable computing language"),

@@ -32,6 +32,7 @@ FACTS = DeviceFacts(
     rank=0,
     simulator=False,
     work_group=64,
+    workers=0,
     build_threads=1,
     max_alloc_bytes=2**31,
     global_bytes=2**35,

@@ -1,0 +1,102 @@
+"""Computes 3x3 convolutions by Winograd's method where that is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .._core.conv import Conv2d, ConvTranspose2d
+from .._core.conv_winograd import WinogradConv2d, WinogradFilter, tile_count
+from ..device import DeviceFacts
+from ..graph import Graph, Node, Parameter, Value
+from ..packing import Array
+from ..shapes import Pads, TensorSpec
+
+# Lavin and Gray (2016), F(4x4, 3x3).
+FILTER = np.array(
+    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+)
+
+# Operations that a processor does in the time of moving one byte, about; and those of the transforms, per value
+# of a tile's input or output.
+OPERATIONS_PER_BYTE = 10
+OPERATIONS_PER_TRANSFORM = 24
+GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
+
+
+def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
+    """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
+
+    Args:
+        train: filters are transformed in every run; else once, when the weights are loaded.
+    """
+    if not facts.workers:
+        return
+    nodes, graph.nodes = graph.nodes, []
+    transformed: dict[tuple[Value, bool], Value] = {}
+    for node in nodes:
+        found = _pads(node)
+        if found is None or not _pays(node, facts):
+            graph.nodes.append(node)
+            continue
+        x, weight, bias = node.inputs
+        flip = isinstance(node.layer, ConvTranspose2d)
+        assert isinstance(weight, Value)
+        if (weight, flip) not in transformed:
+            if train:
+                (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
+            else:
+                transformed[weight, flip] = _transformed(graph, weight)
+        layer = WinogradConv2d(found)
+        layer.activation, layer.slope = node.layer.activation, node.layer.slope
+        node.layer = layer
+        node.inputs = (x, transformed[weight, flip], bias)
+        graph.nodes.append(node)
+
+
+def _pads(node: Node) -> Pads | None:
+    """The padding of a 3x3 convolution at stride 1; None for any other node."""
+    layer = node.layer
+    if type(layer) not in (Conv2d, ConvTranspose2d):
+        return None
+    window, weight = layer.window, node.inputs[1]
+    assert isinstance(weight, Value)
+    plain = any(value.spec.layout == "plain" for value in node.reads)
+    if (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1)) or weight.spec.groups > 1 or plain:
+        return None
+    pads: Pads = window.pads
+    if type(layer) is ConvTranspose2d:
+        (top, bottom), (left, right) = pads
+        pads = (2 - top, 2 - bottom), (2 - left, 2 - right)
+    return pads if min(min(pads[0]), min(pads[1])) >= 0 else None
+
+
+def _pays(node: Node, facts: DeviceFacts) -> bool:
+    """Whether the modelled time is enough below that of the direct method."""
+    weight, y = node.inputs[1], node.outputs[0].spec
+    assert isinstance(weight, Value)
+    k, c = weight.spec.shape[:2]
+    if min(k, c) < facts.block:
+        return False
+    tiles = tile_count(y.shape)
+    direct = 2 * 9 * y.values * c
+    products = 2 * 36 * tiles * c * k
+    transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
+    return max(products, OPERATIONS_PER_BYTE * 36 * c * k * 4) + transforms < GAIN * direct
+
+
+def _transformed(graph: Graph, weight: Value) -> Value:
+    """A persistent value with the transformed filters, computed on the host when weights are loaded."""
+    k, c = weight.spec.shape[:2]
+    parameter = weight.parameter
+    assert parameter is not None
+
+    def derive(arrays: Mapping[str, Array]) -> Array:
+        w = parameter.derive(arrays) if parameter.derive else arrays[weight.name]
+        flat = np.asarray(w, np.float64).reshape(k * c, 9) @ np.kron(FILTER, FILTER).T
+        return flat.astype(np.float32).reshape(k, c, 6, 6)
+
+    shape = (k, c, 6, 6)
+    spec = TensorSpec(shape, layout="winograd")
+    return graph.persist(f"{weight.name}.winograd", spec, "param", Parameter(shape, derive=derive))

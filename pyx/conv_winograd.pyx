@@ -1,0 +1,92 @@
+"""3x3 convolution by Winograd's F(4x4, 3x3), and the transform of its filters."""
+
+from clconv.shapes import TensorSpec, blocks
+
+from clconv._core.layer import Choice, Cost, Layer, piece_args
+
+TILE = 4  # outputs per side of a tile
+POINTS = 36  # products per tile and pair of channels
+KC = 4  # output blocks between two transforms back
+_WIDTHS = (14, 12, 10, 8, 7, 6, 4, 2, 1)
+
+
+class WinogradFilter(Layer):
+    """u = G w G^T: filter (K, C, 3, 3) -> (K, C, 6, 6); `flip` reverses the taps, for the input gradient."""
+
+    inputs = ("w",)
+    accepts = {"w": ("filter",)}
+
+    def __init__(self, flip=False):
+        self.flip = flip
+
+    def infer(self, specs):
+        k, c, _, _ = specs[0].shape
+        return (TensorSpec((k, c, 6, 6), layout="winograd"),)
+
+    def record(self, rec, ins, outs, work, choice):
+        k, c = ins[0].spec.shape[:2]
+        k_blocks, c_blocks = blocks(k, rec.facts.block), blocks(c, rec.facts.block)
+        items = 2 * ((k_blocks + 1) // 2) * c_blocks * rec.facts.block
+        args = [ins[0], outs[0], items, k_blocks, c_blocks]
+        rec.launch("conv_winograd.cl", "winograd_filter", (items,), args, defines={"FLIP": int(self.flip)})
+
+
+class WinogradConv2d(Layer):
+    """y = f(b + x * w) for 3x3 filters at stride 1, from transformed filters u (K, C, 6, 6)."""
+
+    inputs = ("x", "u", "b")
+    accepts = {"u": ("winograd",)}
+    pieces = ("x",)
+    activates = True
+
+    def __init__(self, pads):
+        self.pads = pads
+
+    def infer(self, specs):
+        x, u, _ = specs
+        n, _, h, w = x.shape
+        return (TensorSpec((n, u.shape[0], h + sum(self.pads[0]) - 2, w + sum(self.pads[1]) - 2)),)
+
+    def cost(self, specs, outs, facts):
+        """Operations of the direct method, so that rates compare; bytes as they are."""
+        tensors = [s for s in (*specs, *outs) if s is not None]
+        return Cost(2 * 9 * outs[0].values * specs[1].shape[1], sum(s.nbytes(facts.block) for s in tensors))
+
+    def choices(self, facts, specs, outs):
+        u, y = specs[1], outs[0]
+        tiles = tile_count(y.shape)
+        pairs = (blocks(u.shape[0], facts.block) + 1) // 2
+        found = []
+        for width in _WIDTHS:
+            if 2 * width > facts.accumulators:
+                continue
+            per_block = width * max(1, min(28, -(-tiles // width) * width) // width)
+            tile_blocks = -(-tiles // per_block)
+            shares = 1 if tile_blocks >= 4 * facts.compute_units else min(pairs, -(-4 * facts.compute_units // tile_blocks))
+            workers = min(tile_blocks * shares, facts.workers * facts.compute_units)
+            scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
+            waste = -(-tiles // width) * width / tiles
+            price = waste * (2 * width + 0.5 * (2 + width)) / (2 * width)
+            settings = (("WT", width), ("TB", per_block), ("shares", shares), ("workers", workers))
+            found.append((price, Choice("winograd 4x4", settings, scratch)))
+        return [choice for _, choice in sorted(found, key=lambda item: item[0])]
+
+    def record(self, rec, ins, outs, work, choice):
+        x, u, b = ins
+        tiles = dict(choice.tiles)
+        whole = (x[0] if isinstance(x, tuple) else x).spec
+        n, k, p, q = outs[0].spec.shape
+        count = tile_count(outs[0].spec.shape)
+        defines = {"WT": tiles["WT"], "TB": tiles["TB"], "KC": KC}
+        args = [
+            *piece_args(x, rec.facts.block, defines), u, b, outs[0], work, count, -(-p // TILE), -(-q // TILE),
+            u.spec.shape[1], *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0],
+            -(-count // tiles["TB"]), tiles["shares"], *self.activation_args(),
+        ]
+        rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
+
+
+def tile_count(shape):
+    """Tiles of 4x4 outputs that cover (N, K, P, Q)."""
+    n, _, p, q = shape
+    return n * -(-p // TILE) * -(-q // TILE)

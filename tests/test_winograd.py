@@ -1,0 +1,104 @@
+"""Winograd's method against the float64 reference: its stated accuracy, forward and input gradient."""
+
+import numpy as np
+import pytest
+
+import clconv as cc
+from clconv import passes
+from clconv.autodiff import differentiate
+from clconv.engine import Session, make_plan
+from clconv.graph import Graph
+from clconv.nn.base import LAYERS
+from clconv.passes import winograd
+from clconv.reference import Case
+from clconv.selftest import EPS
+from clconv.shapes import TensorSpec
+
+AMPLIFICATION = 16  # of the direct kernel's bound, cl/conv_winograd.cl
+
+CASES = [
+    Case("one tile", "Conv", dict(filters=16, kernel=3, pad=1), ((1, 16, 4, 4),)),
+    Case("ragged tiles", "Conv", dict(filters=32, kernel=3, pad=1), ((2, 32, 7, 9),)),
+    Case("no padding", "Conv", dict(filters=48, kernel=3), ((1, 20, 11, 6),)),
+    Case("uneven padding", "Conv", dict(filters=17, kernel=3, pad=((2, 0), (1, 2))), ((3, 33, 5, 6),)),
+    Case("many tiles", "Conv", dict(filters=40, kernel=3, pad=1, bias=False), ((2, 16, 30, 31),)),
+    Case("long sum", "Conv", dict(filters=64, kernel=3, pad=1), ((1, 512, 14, 14),)),
+    Case("many filters", "Conv", dict(filters=200, kernel=3, pad=1), ((1, 24, 8, 8),)),
+]
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    monkeypatch.setattr(winograd, "_pays", lambda node, facts: True)
+
+
+def run(graph, device, values, pick=lambda choices: choices[0]):
+    plan = make_plan(graph, device.facts, pick=pick)
+    session = Session(device)
+    try:
+        session.load(graph.persistent, {f"conv.{name}": a.astype(np.float32) for name, a in values.params.items()})
+        feeds = {"x": values.inputs[0].astype(np.float32), "dy": values.dy.astype(np.float32)}
+        results = session.run(plan, {name: feeds[name] for name in graph.inputs})
+        assert session.allocator.peak_bytes == plan.peak_bytes
+        return results
+    finally:
+        session.release()
+
+
+def blocked_input(graph, case):
+    """The case's input, read through a sum so that the convolution gets channel blocks."""
+    x = graph.input("x", TensorSpec(case.shapes[0], layout="plain"))
+    return x, cc.ReLU().apply(graph, "relu", x, train=False)
+
+
+def check(got, expected, size, products):
+    bound = AMPLIFICATION * 2 * EPS * np.sqrt(products) * size.max() + np.finfo(np.float32).tiny
+    assert np.abs(got - expected).max() <= bound
+
+
+def methods(graph):
+    return [type(node.layer).__name__ for node in graph.nodes]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_forward(device, case):
+    if not device.facts.workers:
+        pytest.skip("this device does not use the method")
+    values = case.values()
+    values.inputs[0][:] = np.abs(values.inputs[0])  # what the ReLU passes on
+    graph = Graph()
+    _, x = blocked_input(graph, case)
+    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
+    passes.for_inference(graph, device.facts.block)
+    winograd.use_winograd(graph, device.facts, train=False)
+    graph.prune()
+    assert "WinogradConv2d" in methods(graph)
+    arguments = (case.attrs, values.inputs, values.params, {})
+    expected, _ = case.reference.forward(*arguments)
+    size = case.reference.magnitude(*arguments)
+    outputs = [run(graph, device, values, pick)["y"] for pick in (lambda c: c[0], lambda c: c[-1])]
+    check(outputs[0], expected, size, case.reference.products(case.attrs, case.shapes))
+    assert outputs[0].tobytes() == outputs[1].tobytes(), "the bits depend on the tile"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_input_gradient(device, case):
+    if not device.facts.workers:
+        pytest.skip("this device does not use the method")
+    values = case.values()
+    graph = Graph()
+    x = graph.input("x", TensorSpec(case.shapes[0], layout="plain"))
+    y = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=True)
+    dy = graph.input("dy", TensorSpec(y.spec.shape, layout="plain"))
+    half = cc.ReLU().apply(graph, "relu", dy, train=True)
+    graph.outputs["dx"] = differentiate(graph, {y: half}, [x])[x]
+    passes.convert_layouts(graph)
+    winograd.use_winograd(graph, device.facts, train=True)
+    graph.prune()
+    assert "WinogradConv2d" in methods(graph) and "WinogradFilter" in methods(graph)
+    values.dy[:] = np.abs(values.dy)
+    arguments = (case.attrs, values.inputs, values.params, {}, values.dy)
+    (expected,), _ = case.reference.gradient(*arguments)
+    (size,), _ = case.reference.gradient_magnitude(*arguments)
+    products = case.reference.gradient_products(case.attrs, case.shapes)[0][0]
+    check(run(graph, device, values)["dx"], expected, size, products)
