@@ -53,6 +53,7 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
         node.layer = layer
         node.inputs = (x, transformed[weight, flip], bias)
         graph.nodes.append(node)
+    graph.prune()
 
 
 def _pads(node: Node) -> Pads | None:

@@ -104,9 +104,11 @@ class Trainer:
 
     def _graph(self, mode: str, batch: int) -> Graph:
         if mode == "train":
-            return training_graph(self.network, batch, self.loss, self.optimizer)
-        graph = evaluation_graph(self.network, batch, self.loss)
-        passes.for_inference(graph, self.device.facts.block, fold=False)
+            graph = training_graph(self.network, batch, self.loss, self.optimizer)
+        else:
+            graph = evaluation_graph(self.network, batch, self.loss)
+            passes.for_inference(graph, self.device.facts.block, fold=False)
+        passes.use_winograd(graph, self.device.facts, train=True)
         return graph
 
     @property

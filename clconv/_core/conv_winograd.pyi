@@ -1,0 +1,16 @@
+from typing import Any
+
+from .layer import Layer
+
+TILE: int
+POINTS: int
+KC: int
+
+class WinogradFilter(Layer):
+    flip: Any
+    def __init__(self, flip: Any = ...) -> None: ...
+
+class WinogradConv2d(Layer):
+    pads: Any
+    def __init__(self, pads: Any) -> None: ...
+def tile_count(shape: Any) -> Any: ...
