@@ -4,7 +4,7 @@
 """
 
 from clconv.data.cifar import Cifar10Dataset
-from clconv.data.dataset import ArrayDataset, Dataset, Subset, check_labels, split
+from clconv.data.dataset import ArrayDataset, Dataset, Subset, check_labels, check_seed, split
 from clconv.data.detect import open_dataset
 from clconv.data.folder import ImageFolder, split_folders
 from clconv.data.idx import IdxDataset, mnist, read_idx
@@ -24,6 +24,7 @@ __all__ = [
     "Normalization",
     "Subset",
     "check_labels",
+    "check_seed",
     "mnist",
     "open_dataset",
     "read_idx",

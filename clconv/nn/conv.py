@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from .._core.conv import Conv2d, ConvTranspose2d, Window
@@ -88,7 +89,8 @@ class ConvTranspose(Layer):
             spec = TensorSpec((1, c, r, s))
         else:
             spec = TensorSpec((k_group * self.groups, c // self.groups, r, s), layout="filter", groups=self.groups)
-        fans = (c // self.groups * r * s, k_group * r * s)
+        # An output gets a product from every stride-th tap only.
+        fans = (max(1, c // self.groups * r * s // prod(given["stride"])), k_group * r * s)
         weight = b.param("weight", spec, init="weight", fans=fans, swap=not depthwise)
         bias = b.param("bias") if self.bias else None
         operator = DepthwiseTranspose2d(window, size) if depthwise else ConvTranspose2d(window, size)
