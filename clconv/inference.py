@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from . import engine, passes, planner
 from .data import Loader
 from .device import Device
 from .engine import Plan, Session, Usage
-from .errors import ArgumentError, BudgetError, OutOfMemoryError
+from .errors import ArgumentError, BudgetError, OutOfMemoryError, ShapeError
+from .io.onnx_network import OnnxNetwork
 from .nn.network import Network
 from .packing import Array
 from .train.step import evaluation_graph
@@ -28,24 +29,26 @@ class Inference:
     def __init__(self, network: Network, device: Device) -> None:
         self.network = network
         self.device = device
-        self._plans: dict[tuple[str, int], Plan] = {}
+        self._plans: dict[tuple[str, int, tuple[int, ...]], Plan] = {}
         self._session: Session | None = None
-        self._loaded: tuple[str, ...] = ()
+        self._loaded: tuple[object, ...] = ()
 
-    def plan(self, what: str, batch: int) -> Plan:
-        """The plan for a batch; nothing is allocated."""
-        if (what, batch) not in self._plans:
-            if what == OUTPUT:
-                graph = self.network.graph(batch, train=False)
-            else:
-                graph = evaluation_graph(self.network, batch, what)
+    def plan(self, what: str, batch: int, network: Network | None = None) -> Plan:
+        """The plan for a batch; nothing is allocated. `network`: the network for images of another size."""
+        network = network or self.network
+        key = (what, batch, network.input_shape)
+        if key not in self._plans:
+            graph = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(graph, self.device.facts.block)
-            self._plans[what, batch] = engine.make_plan(graph, self.device.facts)
+            passes.use_winograd(graph, self.device.facts, train=False)
+            self._plans[key] = engine.make_plan(graph, self.device.facts)
             while len(self._plans) > engine.MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))
-        return self._plans[what, batch]
+        return self._plans[key]
 
-    def batch_size(self, count: int, wanted: int | None, budget: int | None, what: str) -> int:
+    def batch_size(
+        self, count: int, wanted: int | None, budget: int | None, what: str, network: Network | None = None
+    ) -> int:
         """Images per run: equal shares of `count`, halved until the plan fits; `wanted` exactly if given.
 
         Raises:
@@ -53,12 +56,14 @@ class Inference:
         """
         if wanted is not None and wanted < 1:
             raise ArgumentError(f"batch_size {wanted} is not a number of images from 1 on")
+        if isinstance(self.network, OnnxNetwork) and self.network.fixed_batch is not None:
+            return self.network.fixed_batch
         most = wanted or DEFAULT_BATCH
         while True:
             runs = -(-count // most)
             batch = -(-count // runs)
             try:
-                check_budget(self.plan(what, batch), budget, "net")
+                check_budget(self.plan(what, batch, network), budget, "net")
                 return batch
             except OutOfMemoryError:
                 if batch == 1 or wanted is not None:
@@ -67,12 +72,12 @@ class Inference:
 
     def open(self, plan: Plan, arrays: Mapping[str, Array], budget: int | None) -> Session:
         """A session with the weights that the plan reads; the one at hand where it serves."""
-        names = tuple(plan.residence.places)
-        if self._session is None or self._loaded != names or self._session.allocator.budget != budget:
+        held = tuple((name, value.spec) for name, value in plan.graph.persistent.items())
+        if self._session is None or self._loaded != held or self._session.allocator.budget != budget:
             self.release()
             session = Session(self.device, budget)
             session.load(plan.graph.persistent, arrays)
-            self._session, self._loaded = session, names
+            self._session, self._loaded = session, held
         return self._session
 
     @property
@@ -100,12 +105,39 @@ def check_budget(plan: Plan, budget: int | None, who: str) -> None:
         )
 
 
-def run_batches(session: Session, plan: Plan, x: Array, batch: int) -> Array:
-    """The output for all images, `batch` at a time; the last run is filled up with zeros."""
-    outputs = [
-        session.run(plan, {"x": filled(part, batch)})[OUTPUT][: len(part)] for part in _parts(x, batch)
-    ]
-    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+def run_batches(
+    session: Session,
+    plan: Plan,
+    x: Array,
+    batch: int,
+    finish: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
+) -> dict[str, Array]:
+    """All outputs for all images, `batch` at a time; the last run is filled up with zeros.
+
+    Args:
+        finish: makes named outputs of a run's results.
+
+    Raises:
+        ShapeError: an output does not have one part for each image, and there are several runs.
+    """
+    runs: list[dict[str, Array]] = []
+    for part in _parts(x, batch):
+        results = session.run(plan, {"x": filled(part, batch)})
+        named = finish(results) if finish is not None else results
+        runs.append({name: _cut(array, len(part), batch) for name, array in named.items()})
+    if len(runs) == 1:
+        return runs[0]
+    for name, array in runs[0].items():
+        if array.ndim == 0 or len(array) != batch:
+            raise ShapeError(
+                f"net: output {name!r} of shape {array.shape} has no part for each of {batch} images; "
+                f"at most {batch} images can be given at once"
+            )
+    return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+
+
+def _cut(array: Array, count: int, batch: int) -> Array:
+    return array[:count] if array.ndim and len(array) == batch else array
 
 
 def evaluate_batches(session: Session, plan: Plan, loader: Loader) -> tuple[float, float]:

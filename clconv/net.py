@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from . import engine, planner, plots, report, settings
-from .data import Augmentation, Dataset, Loader, Normalization
+from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Plan, Session, Usage
 from .errors import ArgumentError, ModelFileError, StateError
 from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
 from .inputs import images, labelled
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
+from .io.onnx_file import read_onnx
+from .io.onnx_network import OnnxNetwork
 from .nn import pattern
 from .nn.base import Layer
 from .nn.network import Network
@@ -37,7 +39,7 @@ class Net:
 
     Args:
         description: a pattern in the CS231n notation ("INPUT 32x32x3 -> ..."), a list of layers (with
-            `input_shape`), the symbol of the output, or a `Network`.
+            `input_shape`), the symbol of the output, a `Network`, or the `OnnxNetwork` of a file.
         input_shape: (C, H, W), for a list of layers.
         device: name or "platform:device" as `clconv devices` lists them, or a `Device`; default: see there.
         seed: of the initialisation (He where a ReLU follows, else Xavier).
@@ -66,11 +68,11 @@ class Net:
         self.network = _network(description, input_shape)
         self.metadata: dict[str, Any] = {}
         self.normalization: Normalization | None = None
+        self._seed = check_seed(seed, "Net")
+        self._held: dict[str, Array] | None = None
         if weights is not None:
             check_arrays(self.network, weights, "Net: weights")
-            self._arrays = {name: np.asarray(array, np.float32) for name, array in weights.items()}
-        else:
-            self._arrays = self.network.initial(seed)
+            self._held = {name: np.asarray(array, np.float32) for name, array in weights.items()}
         self._wanted_device = device
         self._device: Device | None = device if isinstance(device, Device) else None
         self._test: Inference | None = None
@@ -108,6 +110,9 @@ class Net:
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.network.input_shape))
+        if isinstance(self.network, OnnxNetwork):
+            nodes = len(self.network.model.nodes)
+            return f"<Net: ONNX, {nodes} nodes, input {size}, {self.parameter_count} parameters>"
         return f"<Net: {len(self.network.entries)} layers, input {size}, {self.parameter_count} parameters>"
 
     def _check_open(self) -> None:
@@ -122,7 +127,7 @@ class Net:
     def _release_training(self) -> None:
         """Brings the trained weights home and frees what training held."""
         if self._training is not None and self._training.trainer is not None:
-            self._arrays = self._training.trainer.arrays()
+            self._held = self._training.trainer.arrays()
             self._note_usage(self._training.trainer.session.usage("train"))
             self._training.release()
 
@@ -159,9 +164,17 @@ class Net:
     # ---------------------------------------------------------------- weights
 
     @property
+    def _arrays(self) -> dict[str, Array]:
+        """All arrays by name; drawn at first use, so that plans of large networks cost nothing."""
+        if self._held is None:
+            self._held = self.network.initial(self._seed)
+        return self._held
+
+    @property
     def parameter_count(self) -> int:
         """Learnt values, running statistics not counted."""
-        values = self.network.graph(1, train=False).persistent.values()
+        batch = self.network.batch if isinstance(self.network, OnnxNetwork) else 1
+        values = self.network.graph(batch, train=False).persistent.values()
         return sum(
             int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter
         )
@@ -252,16 +265,18 @@ class Net:
         check_budget(plan, _budget(memory), "plan")
         return plan
 
-    def predict(self, x: Array, *, batch_size: int | None = None, memory: str | int | None = None) -> Array:
+    def predict(self, x: Array, *, batch_size: int | None = None, memory: str | int | None = None) -> Any:
         """The network's output for any number of images, in test-time mode.
 
         Args:
-            x: float32 (N, C, H, W), or uint8 images as (N, H, W, C) or (N, C, H, W), which are normalised.
+            x: float32 (N, C, H, W), or uint8 images as (N, H, W, C) or (N, C, H, W), which are normalised. A
+                network from an ONNX file takes what its file says, of any size where the file leaves it open.
             batch_size: images per run; left out, up to 32 and as many as the memory allows.
             memory: budget like "64MB"; default CLCONV_MEMORY.
 
         Returns:
-            float32 (N, K) where the network ends in vectors, else (N, K, P, Q).
+            float32 (N, K) where the network ends in vectors, else (N, K, P, Q). From an ONNX file: the output as
+            the file describes it; of a network with several outputs, a dictionary of them by name.
 
         Raises:
             ShapeError: the images do not have the network's input shape.
@@ -269,14 +284,29 @@ class Net:
         """
         self._check_open()
         x = images(self.network, self.normalization, x, "predict")
+        if isinstance(self.network, OnnxNetwork):
+            return self._predict_onnx(self.network.fitted(x.shape), x, batch_size, _budget(memory))
         if len(x) == 0:
             return np.empty(self._public((0, *self.network.output_shape)), np.float32)
         budget = _budget(memory)
         batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT)
         plan = self._inference.plan(OUTPUT, batch)
         with self._lock:
-            y = run_batches(self._open(plan, budget), plan, x, batch)
+            y = run_batches(self._open(plan, budget), plan, x, batch)[OUTPUT]
         return y.reshape(self._public(y.shape))
+
+    def _predict_onnx(self, network: OnnxNetwork, x: Array, batch_size: int | None, budget: int | None) -> Any:
+        """The output, or outputs by name, of a network from a file; `network` is the one for images of this size."""
+        count = len(x)
+        x = x if count else np.zeros((1, *x.shape[1:]), np.float32)
+        batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT, network)
+        plan = self._inference.plan(OUTPUT, batch, network)
+        with self._lock:
+            session = self._open(plan, budget)
+            outputs = run_batches(session, plan, x, batch, network.results(batch).arrays)
+        if not count:
+            outputs = {name: array[:0] for name, array in outputs.items()}
+        return outputs if len(outputs) > 1 else outputs[network.output_names[0]]
 
     def evaluate(
         self,
@@ -423,11 +453,16 @@ def _budget(memory: str | int | None) -> int | None:
 
 
 def load(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Net:
-    """A network from a file that `Net.save` or a checkpoint wrote.
+    """A network from a file that `Net.save` or a checkpoint wrote, or from an ONNX file (.onnx).
 
     Raises:
-        ModelFileError: missing, truncated or not a model.
+        ModelFileError: missing, truncated or not a model, or with operators that are not supported: names them.
     """
+    if str(path).lower().endswith(".onnx"):
+        imported = read_onnx(path)
+        net = Net(OnnxNetwork(imported), device=device)
+        net.metadata = dict(imported.metadata)
+        return net
     model = read_model(path)
     net = Net(model.network, device=device, weights=model.arrays)
     net.metadata = {key: value for key, value in model.metadata.items() if key != "normalization"}

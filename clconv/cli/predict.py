@@ -173,7 +173,7 @@ def _probabilities(
     x = np.stack(pictures)
     # Normalised here: as uint8, images three pixels wide could be read in two ways.
     scale = net.normalization or Normalization()
-    scores = net.predict(scale.apply(x), batch_size=batch, memory=memory)
+    scores: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory)
     scores = scores.reshape(len(x), -1).astype(np.float64)
     if type(net.network.entries[-1].layer).__name__ == "Softmax":
         return scores

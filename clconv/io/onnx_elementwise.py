@@ -1,0 +1,262 @@
+"""ONNX activations and arithmetic: in channel blocks where an image goes through, else row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from .._core import elementwise
+from .._core.activation import Activation
+from ..packing import Array
+from .onnx_norm import scale_shift
+from .onnx_table import operator
+from .onnx_values import Builder, Device, Host, Op, Tensor, Unsupported
+
+# ONNX name -> activation that the operators on channel blocks apply.
+BLOCK_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+
+
+def activation(b: Builder, x: Tensor, name: str, slope: float = 0.0) -> Tensor:
+    """An activation that convolutions can apply in their epilogue; tensors that are no images go row by row."""
+    if isinstance(x, Device) and (x.value.spec.layout == "block" or len(x.value.spec.shape) == 4):
+        return b.made(b.add(Activation(name, slope), x.value), x.shape, x)
+    return b.made(b.add(Activation(name, slope), b.image(x)), x.shape, x)
+
+
+def unary(b: Builder, x: Tensor, name: str, first: float = 0.0, second: float = 0.0) -> Tensor:
+    """y = f(x; first, second) element by element."""
+    from .._core.plain_elementwise import Unary
+
+    if isinstance(x, Device) and x.value.spec.layout == "plain":
+        return b.made(b.add(Unary(name, first, second), x.value), x.shape, x)
+    return b.made(b.add(Unary(name, first, second), b.plain(x)), x.shape, x)
+
+
+@operator("Relu", "Sigmoid", "Tanh")
+def block_activation(b: Builder, n: Op) -> Tensor:
+    """Relu, Sigmoid, Tanh."""
+    x = n.x()
+    if isinstance(x, Host) and n.node.op == "Relu":
+        return b.fold(np.maximum(x.array, 0), x)
+    return activation(b, x, BLOCK_ACTIVATIONS[n.node.op])
+
+
+@operator("LeakyRelu")
+def leaky_relu(b: Builder, n: Op) -> Tensor:
+    """x where x >= 0, else alpha x."""
+    return activation(b, n.x(), "leaky_relu", float(n.get("alpha", 0.01)))
+
+
+@operator("Clip")
+def clip(b: Builder, n: Op) -> Tensor:
+    """x between two bounds, either of which may be missing."""
+    x, bounds = n.x(), [-np.inf, np.inf]
+    for i, name in enumerate(("min", "max")):
+        given = n.optional(i + 1)
+        if given is not None:
+            bounds[i] = n.number(i + 1, name)
+        elif n.get(name) is not None:
+            bounds[i] = float(n.get(name))
+    if isinstance(x, Host):
+        kept = x.array if np.isinf(bounds[0]) else np.maximum(x.array, x.dtype.type(bounds[0]))
+        return b.fold(kept if np.isinf(bounds[1]) else np.minimum(kept, x.dtype.type(bounds[1])), x)
+    if bounds == [0.0, 6.0]:
+        return activation(b, x, "relu6")
+    if bounds[0] == 0 and bounds[1] > np.finfo(np.float32).max:
+        return activation(b, x, "relu")
+    return unary(b, x, "clip", *bounds)
+
+
+# ONNX name -> name of the operator and its two numbers: attribute names with defaults, or numbers.
+Number = float | tuple[str, float]
+UNARY: dict[str, tuple[str, Number, Number]] = {
+    "Elu": ("elu", ("alpha", 1.0), 0.0),
+    "Selu": ("selu", ("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875)),
+    "Celu": ("celu", ("alpha", 1.0), 0.0),
+    "ThresholdedRelu": ("thresholded_relu", ("alpha", 1.0), 0.0),
+    "HardSigmoid": ("hard_sigmoid", ("alpha", 0.2), ("beta", 0.5)),
+    "HardSwish": ("hard_swish", 0.0, 0.0),
+    "Softplus": ("softplus", 0.0, 0.0),
+    "Softsign": ("softsign", 0.0, 0.0),
+    "Mish": ("mish", 0.0, 0.0),
+    "Abs": ("abs", 0.0, 0.0),
+    "Neg": ("neg", 0.0, 0.0),
+    "Sqrt": ("sqrt", 0.0, 0.0),
+    "Exp": ("exp", 0.0, 0.0),
+    "Log": ("log", 0.0, 0.0),
+    "Reciprocal": ("reciprocal", 0.0, 0.0),
+    "Floor": ("floor", 0.0, 0.0),
+    "Ceil": ("ceil", 0.0, 0.0),
+    "Round": ("round", 0.0, 0.0),
+    "Sign": ("sign", 0.0, 0.0),
+    "Erf": ("erf", 0.0, 0.0),
+}
+
+HOST_UNARY: dict[str, Callable[[Array], Any]] = {
+    "Abs": np.abs,
+    "Neg": np.negative,
+    "Sqrt": np.sqrt,
+    "Exp": np.exp,
+    "Log": np.log,
+    "Floor": np.floor,
+    "Ceil": np.ceil,
+    "Round": np.rint,
+    "Sign": np.sign,
+    "Reciprocal": np.reciprocal,
+    "Not": np.logical_not,
+}
+
+
+@operator(*UNARY)
+def unary_operator(b: Builder, n: Op) -> Tensor:
+    """The functions of one value in `UNARY`."""
+    x = n.x()
+    if isinstance(x, Host) and n.node.op in HOST_UNARY:
+        return b.fold(HOST_UNARY[n.node.op](x.array).astype(x.dtype, copy=False), x)
+    name, *numbers = UNARY[n.node.op]
+    first, second = (float(n.get(*v)) if isinstance(v, tuple) else v for v in numbers)
+    return unary(b, x, name, first, second)
+
+
+@operator("Not")
+def logical_not(b: Builder, n: Op) -> Tensor:
+    """The opposite, on the host."""
+    x = n.x()
+    return b.fold(np.logical_not(n.host(0, "input")), x)
+
+
+# -------------------------------------------------------------------- two operands and more
+
+
+def _host_div(a: Array, w: Array) -> Array:
+    """Whole numbers are divided towards zero, as ONNX wants it."""
+    if a.dtype.kind == "f":
+        quotient: Array = a / w
+        return quotient
+    q, rest = np.divmod(a, w)
+    return np.asarray(q + ((rest != 0) & (q < 0)), a.dtype)
+
+
+def _host_pow(a: Array, w: Array) -> Array:
+    return np.asarray(np.power(a.astype(np.result_type(a, w)), w)).astype(a.dtype)
+
+
+def _host_mod(a: Array, w: Array) -> Array:
+    return np.asarray(np.mod(a, w))
+
+
+# ONNX name -> function on the host, name of the operator on the device ("" where there is none).
+BINARY: dict[str, tuple[Callable[[Array, Array], Any], str]] = {
+    "Add": (np.add, "add"),
+    "Sub": (np.subtract, "sub"),
+    "Mul": (np.multiply, "mul"),
+    "Div": (_host_div, "div"),
+    "Pow": (_host_pow, "pow"),
+    "Mod": (_host_mod, ""),
+    "Equal": (np.equal, ""),
+    "Greater": (np.greater, "greater"),
+    "GreaterOrEqual": (np.greater_equal, "greater_equal"),
+    "Less": (np.less, ""),
+    "LessOrEqual": (np.less_equal, ""),
+    "And": (np.logical_and, ""),
+    "Or": (np.logical_or, ""),
+    "Xor": (np.logical_xor, ""),
+}
+COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor")
+
+
+@operator(*BINARY)
+def binary_operator(b: Builder, n: Op) -> Tensor:
+    """Arithmetic of two tensors, broadcast against each other."""
+    return combine(b, n.node.op, n.x(0), n.x(1))
+
+
+def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
+    """a op w; see `BINARY`."""
+    compute, name = BINARY[op]
+    if isinstance(a, Host) and isinstance(w, Host):
+        return b.fold(compute(a.array, w.array), a, w)
+    if op in ("Add", "Sub", "Mul", "Div"):
+        found = _per_channel(b, op, a, w)
+        if found is not None:
+            return found
+    both = isinstance(a, Device) and isinstance(w, Device) and a.shape == w.shape
+    if op == "Add" and both and (a.blocked or w.blocked):  # type: ignore[union-attr]
+        return b.made(b.add(elementwise.Add(2), b.image(a), b.image(w)), a.shape, a, w)
+    if not name:
+        raise Unsupported(f"{op} of values that are computed while the network runs is not supported")
+    from .._core.plain_elementwise import Binary
+
+    shape = np.broadcast_shapes(a.shape, w.shape)
+    y = b.add(Binary(name), b.plain(a), b.plain(w))
+    return b.made(y, shape, a, w, dtype=np.bool_ if op in COMPARISONS else None)
+
+
+def _per_channel(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor | None:
+    """Arithmetic of an image in channel blocks with one known number per channel, or one for all, if it is that."""
+    x, known = (a, w) if isinstance(a, Device) else (w, a)
+    if not (isinstance(x, Device) and isinstance(known, Host)) or not x.blocked or known.dtype.kind != "f":
+        return None
+    aligned = (1,) * (len(x.shape) - len(known.shape)) + known.shape
+    if len(aligned) > len(x.shape) or known.array.size not in (1, aligned[1]) or aligned[1] not in (1, x.shape[1]):
+        return None
+    number = known.array.astype(np.float32)
+    if op == "Add":
+        return scale_shift(b, x, 1, number)
+    if op == "Mul":
+        return scale_shift(b, x, number, 0)
+    if op == "Sub":
+        return scale_shift(b, x, 1, -number) if x is a else scale_shift(b, x, -1, number)
+    return scale_shift(b, x, 1 / number, 0) if x is a else None
+
+
+@operator("Sum", "Max", "Min", "Mean")
+def several(b: Builder, n: Op) -> Tensor:
+    """Any number of tensors, broadcast against each other."""
+    tensors = [n.x(i) for i in range(len(n.inputs))]
+    op = {"Sum": "Add", "Mean": "Add"}.get(n.node.op, n.node.op)
+    if all(isinstance(t, Device) and t.shape == tensors[0].shape and t.blocked for t in tensors) and op == "Add":
+        y = b.add(elementwise.Add(len(tensors)), *(b.image(t) for t in tensors)) if len(tensors) > 1 else None
+        total: Tensor = tensors[0] if y is None else b.made(y, tensors[0].shape, *tensors)
+    elif op == "Add":
+        total = reduce(lambda a, w: combine(b, "Add", a, w), tensors)
+    else:
+        total = reduce(lambda a, w: _extreme(b, op, a, w), tensors)
+    if n.node.op != "Mean" or len(tensors) == 1:
+        return total
+    return combine(b, "Mul", total, b.fold(np.asarray(1 / len(tensors), total.dtype)))
+
+
+def _extreme(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
+    if isinstance(a, Host) and isinstance(w, Host):
+        return b.fold((np.maximum if op == "Max" else np.minimum)(a.array, w.array), a, w)
+    from .._core.plain_elementwise import Binary
+
+    shape = np.broadcast_shapes(a.shape, w.shape)
+    return b.made(b.add(Binary(op.lower()), b.plain(a), b.plain(w)), shape, a, w)
+
+
+@operator("PRelu")
+def prelu(b: Builder, n: Op) -> Tensor:
+    """x where x >= 0, else slope x; the slope is broadcast."""
+    from .._core.plain_elementwise import Binary
+
+    x, slope = n.x(0), n.x(1)
+    shape = np.broadcast_shapes(x.shape, slope.shape)
+    return b.made(b.add(Binary("prelu"), b.plain(x), b.plain(slope)), shape, x, slope)
+
+
+@operator("Where")
+def where(b: Builder, n: Op) -> Tensor:
+    """A choice known beforehand, or one of arithmetic."""
+    condition, x, y = n.x(0), n.x(1), n.x(2)
+    if isinstance(condition, Host) and isinstance(x, Host) and isinstance(y, Host):
+        return b.fold(np.where(condition.array, x.array, y.array), condition, x, y)
+    if not isinstance(condition, Host):
+        raise Unsupported("a condition that is computed while the network runs is not supported")
+    mask = condition.array.astype(np.float32)
+    chosen = combine(b, "Mul", x, b.fold(mask, condition))
+    return combine(b, "Add", chosen, combine(b, "Mul", y, b.fold(1 - mask, condition)))

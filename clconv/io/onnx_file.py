@@ -1,0 +1,339 @@
+"""ONNX files read with suspicion: what a file says about sizes and places is checked before it is believed.
+
+Nothing outside the model's folder is opened, no size is trusted before the bytes are there, and every
+mistake is a `ModelFileError` that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelFileError
+from ..packing import Array
+
+LIMIT_BYTES = 1 << 31  # of a file, which is protobuf's own limit, and of one tensor
+OLDEST_OPSET = 7
+DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
+
+Dims = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model: dims are sizes, or names or None where they are free."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: Dims | None
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node as it stands in the file; attributes as Python values, tensors as arrays."""
+
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """A name to print: its own or, as many have none, its first output's."""
+        return self.name or next(filter(None, self.outputs), self.op)
+
+
+@dataclass
+class OnnxModel:
+    """A parsed model: nodes in an order in which they can run, arrays by name.
+
+    Attributes:
+        skeleton: the serialised model without the arrays' contents.
+    """
+
+    where: str
+    nodes: list[OnnxNode]
+    arrays: dict[str, Array]
+    inputs: list[Port]
+    outputs: list[Port]
+    opsets: dict[str, int]
+    metadata: dict[str, str] = field(default_factory=dict)
+    skeleton: bytes = field(default=b"", repr=False)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators."""
+        return self.opsets.get("", OLDEST_OPSET)
+
+
+def onnx_package() -> Any:
+    """The `onnx` package.
+
+    Raises:
+        ModelFileError: it is not installed; the message says how to get it.
+    """
+    try:
+        import onnx
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise ModelFileError(
+            'ONNX files need the "onnx" package, which is missing: pip install "clconv[onnx]"'
+        ) from error
+    return onnx
+
+
+def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
+    """Reads a model and its external data, which must lie in the model's folder.
+
+    Raises:
+        ModelFileError: missing, damaged, cyclic, or refers to something that it should not.
+    """
+    onnx = onnx_package()
+    file = Path(path)
+    if not file.is_file():
+        raise ModelFileError(f"{path}: {'not a file' if file.exists() else 'there is no such file'}")
+    size = file.stat().st_size
+    if size >= LIMIT_BYTES:
+        raise ModelFileError(
+            f"{path}: {size} bytes are more than an ONNX file can have (2 GiB, larger weights lie beside it)"
+        )
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf's DecodeError, whose class depends on its implementation
+        raise ModelFileError(f"{path}: not an ONNX file, or cut off: {error}") from error
+    return parse_model(proto, str(path), file.parent)
+
+
+def parse_model(proto: Any, where: str, folder: Path | None = None) -> OnnxModel:
+    """A model from its protobuf message. `folder` is where external data may lie.
+
+    Raises:
+        ModelFileError: see `read_onnx`.
+    """
+    onnx = onnx_package()
+    graph = proto.graph
+    if not proto.opset_import or not (graph.node or graph.output):
+        raise ModelFileError(f"{where}: not an ONNX model: it has no operators, or does not say of which version")
+    opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in proto.opset_import}
+    if opsets.get("", OLDEST_OPSET) < OLDEST_OPSET:
+        raise ModelFileError(
+            f"{where}: opset {opsets['']} is not supported; {OLDEST_OPSET} is the oldest (onnx.version_converter helps)"
+        )
+    arrays = {}
+    for tensor in graph.initializer:
+        _check_name(tensor.name, where)
+        arrays[tensor.name] = tensor_array(tensor, where, folder)
+    if graph.sparse_initializer:
+        raise ModelFileError(f"{where}: sparse initializers are not supported")
+    inputs = [_port(info, where) for info in graph.input if info.name not in arrays]
+    outputs = [_port(info, where) for info in graph.output]
+    if not outputs:
+        raise ModelFileError(f"{where}: the model has no output")
+    nodes = [_node(node, where, folder) for node in graph.node]
+    nodes = _sorted(nodes, {*arrays, *(port.name for port in inputs)}, [port.name for port in outputs], where)
+    metadata = {item.key: item.value for item in proto.metadata_props}
+    return OnnxModel(where, nodes, arrays, inputs, outputs, opsets, metadata, _skeleton(onnx, proto))
+
+
+def _skeleton(onnx: Any, proto: Any) -> bytes:
+    """The model without the contents of its initializers, which `OnnxModel.arrays` holds."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto) if proto.ByteSize() < 1 << 20 else _copy_without_data(bare, proto)
+    for tensor in bare.graph.initializer:
+        _clear(tensor)
+    data: bytes = bare.SerializeToString()
+    return data
+
+
+def _copy_without_data(bare: Any, proto: Any) -> None:
+    """Like CopyFrom, without a second copy of all weights in between."""
+    for item in proto.graph.initializer:
+        _clear(item)
+    bare.CopyFrom(proto)
+
+
+def _clear(tensor: Any) -> None:
+    for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+        tensor.ClearField(name)
+    tensor.ClearField("data_location")
+
+
+def tensor_array(tensor: Any, where: str, folder: Path | None) -> Array:
+    """The array of a TensorProto, its size checked against the bytes that are there.
+
+    Raises:
+        ModelFileError: a type without numbers, a size that the data do not have, or data elsewhere.
+    """
+    onnx = onnx_package()
+    label = f"{where}: tensor {tensor.name!r}"
+    shape = tuple(tensor.dims)
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{label}: data type {tensor.data_type} is not supported") from error
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize >= LIMIT_BYTES:
+        raise ModelFileError(f"{label}: the shape {shape} is negative, or larger than 2 GiB")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return _external(tensor, label, shape, dtype, folder)
+    if tensor.HasField("raw_data") and dtype.itemsize * math.prod(shape) != len(tensor.raw_data) and dtype.kind != "V":
+        raise ModelFileError(
+            f"{label}: the shape {shape} of {dtype} needs {dtype.itemsize * math.prod(shape)} bytes, "
+            f"but {len(tensor.raw_data)} are there"
+        )
+    try:
+        array: Array = onnx.numpy_helper.to_array(tensor)
+    except Exception as error:  # damaged data make the package raise anything
+        raise ModelFileError(f"{label}: shape {shape} and data do not agree: {error}") from error
+    return array
+
+
+def _external(tensor: Any, label: str, shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path | None) -> Array:
+    """Data in a file beside the model."""
+    given = {item.key: item.value for item in tensor.external_data}
+    location = given.get("location", "")
+    if folder is None or not location:
+        raise ModelFileError(f"{label}: its data lie in another file ({location!r}); load the model from its file")
+    path = _inside(folder, location, label)
+    try:
+        offset, needed = int(given.get("offset", 0)), math.prod(shape) * dtype.itemsize
+        length = int(given.get("length", needed))
+    except ValueError as error:
+        raise ModelFileError(f"{label}: offset or length of its external data are no numbers") from error
+    there = path.stat().st_size
+    if length != needed or offset < 0 or offset + length > there:
+        raise ModelFileError(
+            f"{label}: {needed} bytes are needed from offset {offset} of {location!r}; "
+            f"{length} are announced and the file has {there}"
+        )
+    try:
+        return np.fromfile(path, dtype.newbyteorder("<"), math.prod(shape), offset=offset).reshape(shape)
+    except OSError as error:
+        raise ModelFileError(f"{label}: {location!r} cannot be read: {error.strerror}") from error
+
+
+def _inside(folder: Path, location: str, label: str) -> Path:
+    """The file that external data name, if it lies in the model's folder, links followed."""
+    windows = PureWindowsPath(location)
+    if windows.is_absolute() or windows.drive or location.startswith("/") or ".." in windows.parts or "\0" in location:
+        raise ModelFileError(f"{label}: external data at {location!r}: only files in the model's folder are read")
+    path, root = (folder / location).resolve(), folder.resolve()
+    if not path.is_relative_to(root):
+        raise ModelFileError(f"{label}: external data at {location!r} lead out of the model's folder")
+    if not path.is_file():
+        raise ModelFileError(f"{label}: its external data {location!r} are missing")
+    return path
+
+
+def _check_name(name: str, where: str) -> None:
+    """Refuses tensor names that would climb out of a folder where weights are kept as files by name."""
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    if ".." in parts or "\0" in name:
+        raise ModelFileError(f"{where}: a tensor is named {name!r}; names that lead out of a folder are refused")
+
+
+def _port(info: Any, where: str) -> Port:
+    onnx = onnx_package()
+    if not info.type.HasField("tensor_type"):
+        raise ModelFileError(f"{where}: {info.name!r} is no tensor; sequences, maps and optionals are not supported")
+    tensor = info.type.tensor_type
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type or onnx.TensorProto.FLOAT))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{where}: {info.name!r} has data type {tensor.elem_type}, not supported") from error
+    if not tensor.HasField("shape"):
+        return Port(info.name, dtype, None)
+    dims: list[int | str | None] = []
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value") and dim.dim_value > 0:
+            dims.append(dim.dim_value)
+        else:
+            dims.append(dim.dim_param or None)
+    return Port(info.name, dtype, tuple(dims))
+
+
+def _node(node: Any, where: str, folder: Path | None) -> OnnxNode:
+    onnx = onnx_package()
+    attributes: dict[str, Any] = {}
+    for item in node.attribute:
+        if item.type == onnx.AttributeProto.TENSOR:
+            attributes[item.name] = tensor_array(item.t, where, folder)
+        elif item.type in (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT):
+            attributes[item.name] = item.i if item.type == onnx.AttributeProto.INT else item.f
+        elif item.type == onnx.AttributeProto.STRING:
+            attributes[item.name] = item.s.decode("utf-8", "replace")
+        elif item.type == onnx.AttributeProto.INTS:
+            attributes[item.name] = tuple(item.ints)
+        elif item.type == onnx.AttributeProto.FLOATS:
+            attributes[item.name] = tuple(item.floats)
+        elif item.type == onnx.AttributeProto.STRINGS:
+            attributes[item.name] = tuple(s.decode("utf-8", "replace") for s in item.strings)
+        else:
+            attributes[item.name] = None  # a subgraph, say: no converter takes it
+    return OnnxNode(
+        node.op_type, node.domain, node.name, tuple(node.input), tuple(node.output), attributes
+    )
+
+
+def _sorted(nodes: Sequence[OnnxNode], known: set[str], wanted: Sequence[str], where: str) -> list[OnnxNode]:
+    """The nodes that the outputs need, each behind all that it reads.
+
+    Raises:
+        ModelFileError: a cycle, a value that nobody makes, or one that two make.
+    """
+    maker: dict[str, int] = {}
+    for position, node in enumerate(nodes):
+        for name in filter(None, node.outputs):
+            if name in maker or name in known:
+                raise ModelFileError(f"{where}: {name!r} is made twice, the second time by node {node.label!r}")
+            maker[name] = position
+    order: list[OnnxNode] = []
+    state = dict.fromkeys(range(len(nodes)), "new")
+    for name in wanted:
+        stack: list[int | None] = [_make(name, maker, known, where, "an output")]
+        while stack:
+            if (i := stack[-1]) is None or state[i] == "done":
+                stack.pop()
+            elif state[i] == "open":
+                state[i] = "done"
+                order.append(nodes[i])
+                stack.pop()
+            else:
+                state[i] = "open"
+                label = f"node {nodes[i].label!r}"
+                before = [_make(n, maker, known, where, label) for n in nodes[i].inputs if n]
+                if any(j is not None and state[j] == "open" for j in before):
+                    raise ModelFileError(f"{where}: the graph is cyclic: {label} needs its own output")
+                stack.extend(before)
+    return _as_written(nodes, order, known)
+
+
+def _as_written(nodes: Sequence[OnnxNode], order: list[OnnxNode], known: set[str]) -> list[OnnxNode]:
+    """The same nodes in the file's order, if they can run in it, as they should; else as they are."""
+    live, made = set(map(id, order)), set(known)
+    written = [node for node in nodes if id(node) in live]
+    for node in written:
+        if any(name and name not in made for name in node.inputs):
+            return order
+        made.update(node.outputs)
+    return written
+
+
+def _make(name: str, maker: Mapping[str, int], known: set[str], where: str, reader: str) -> int | None:
+    """Which node makes a value; None for inputs and initializers."""
+    if name in known:
+        return None
+    if name not in maker:
+        raise ModelFileError(f"{where}: {reader} reads {name!r}, which nothing makes")
+    return maker[name]
