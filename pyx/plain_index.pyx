@@ -73,3 +73,8 @@ def run_length(facts, inner):
     """(values of a row per work-item, work-items per row): items that run side by side take neighbouring values."""
     run = 1 if facts.work_group > 1 else min(64, inner)
     return run, -(-inner // run)
+
+
+def aligned(nbytes):
+    """Rounded up to where a piece of workspace may start."""
+    return -(-nbytes // 64) * 64

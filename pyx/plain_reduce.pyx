@@ -6,7 +6,7 @@ from clconv.errors import ArgumentError, ShapeError
 
 from clconv._core.layer import Choice, Cost, Layer
 from clconv._core.plain_elementwise import Binary, Unary
-from clconv._core.plain_index import axis_of, filled, floats, plain, strides_of
+from clconv._core.plain_index import aligned, axis_of, filled, floats, plain, strides_of
 
 # What cl/plain_reduce.cl accumulates, in the order of its codes; and how a reduction finishes.
 ACCUMULATED = ("sum", "max", "min", "prod", "sum_abs", "sum_squares", "sum_squared_deviations")
@@ -244,7 +244,7 @@ class InstanceNorm(Layer):
 
     def choices(self, facts, specs, outs):
         shape = specs[0].shape
-        rows_bytes = _aligned(4 * shape[0] * shape[1])
+        rows_bytes = aligned(4 * shape[0] * shape[1])
         return [Choice("plain", (), 2 * rows_bytes + self._walk(shape).workspace_bytes)]
 
     def cost(self, specs, outs, facts):
@@ -255,7 +255,7 @@ class InstanceNorm(Layer):
         shape = x.spec.shape
         walk = self._walk(shape)
         rows, plane = shape[0] * shape[1], math.prod(shape[2:])
-        size = _aligned(4 * rows)
+        size = aligned(4 * rows)
         mean, var = (work.part(i * size, 4 * rows, None) for i in range(2))
         parts = work.part(2 * size, walk.workspace_bytes, None) if walk.chunks > 1 else None
         walk.record(rec, x, mean, parts, "sum", SCALED, 1 / plane)
@@ -264,8 +264,3 @@ class InstanceNorm(Layer):
         items = rows * groups
         args = [x, mean, var, scale, bias, outs[0], items, groups, shape[1], plane, self.eps]
         rec.launch("plain_reduce.cl", "instance_norm", (items,), args)
-
-
-def _aligned(nbytes):
-    """Rounded up to where a piece of workspace may start."""
-    return -(-nbytes // 64) * 64

@@ -16,6 +16,7 @@ import pytest
 from clconv import passes
 from clconv._core.layer import Layer
 from clconv._core.plain_elementwise import BINARY, UNARY, Binary, Unary
+from clconv._core.plain_matmul import Gemm, MatMulPlain
 from clconv._core.plain_move import (
     ConcatPlain,
     DepthToSpace,
@@ -29,6 +30,7 @@ from clconv._core.plain_move import (
     Tile,
 )
 from clconv._core.plain_reduce import ArgMax, InstanceNorm, Reduce, SoftmaxAxis
+from clconv._core.plain_resize import COORDINATE_MODES, NEAREST_MODES, Resize
 from clconv.autodiff import differentiate
 from clconv.device import Device, DeviceInfo, open_device
 from clconv.engine import Session, make_plan
@@ -225,6 +227,78 @@ def normed(x: tuple[int, ...]) -> Case:
     )
 
 
+def multiplied(a: tuple[int, ...], b: tuple[int, ...], trans_a: bool = False, trans_b: bool = False) -> Case:
+    def expected(a: Array, b: Array) -> Array:
+        left = a.swapaxes(-1, -2) if trans_a and a.ndim > 1 else a
+        return left @ (b.swapaxes(-1, -2) if trans_b and b.ndim > 1 else b)
+
+    def gradient(xs: Sequence[Array], dy: Array) -> Sequence[Array]:
+        """By definition: the product is linear in each operand, so a unit at a time tells its gradient."""
+        found = []
+        for which, x in enumerate(xs):
+            dx = np.zeros(x.shape)
+            for index in np.ndindex(*x.shape):
+                unit = np.zeros(x.shape)
+                unit[index] = 1
+                dx[index] = (dy * expected(*(unit if i == which else other for i, other in enumerate(xs)))).sum()
+            found.append(dx)
+        return found
+
+    small = math.prod(a) * math.prod(b) < 20000
+    name = f"matmul {a} {b} {trans_a} {trans_b}"
+    depth = a[-2] if trans_a and len(a) > 1 else a[-1]
+    sums = 4 * max(depth, math.prod(a), math.prod(b))
+    return Case(
+        name, MatMulPlain(trans_a, trans_b), [a, b], expected, gradient if small else None, exact=True, products=sums
+    )
+
+
+def gemm(c: tuple[int, ...] | None, trans_a: bool, trans_b: bool, m: int = 5, depth: int = 21, n: int = 37) -> Case:
+    a, b = (depth, m) if trans_a else (m, depth), (n, depth) if trans_b else (depth, n)
+    alpha, beta = 2.0, 0.5 if c is not None else 1.0
+
+    def gradient(xs: Sequence[Array], dy: Array) -> Sequence[Array]:
+        da = alpha * dy @ (xs[1] if trans_b else xs[1].T)
+        db = alpha * (xs[0] if trans_a else xs[0].T) @ dy
+        found = [da.T if trans_a else da, db.T if trans_b else db]
+        return found if c is None else [*found, reference.sum_to(beta * dy, c)]
+
+    return Case(
+        f"gemm {c} {trans_a} {trans_b} {m}x{depth}x{n}",
+        Gemm(alpha, beta, trans_a, trans_b),
+        [a, b, *([] if c is None else [c])],
+        lambda a, b, c=None: reference.gemm(a, b, c, alpha, beta, trans_a, trans_b),
+        gradient,
+        exact=True,
+        products=16 * depth,
+    )
+
+
+def resized(
+    mode: str,
+    x: tuple[int, ...],
+    sizes: tuple[int, ...] | None,
+    scales: tuple[float, ...] | None = None,
+    coordinates: str = "half_pixel",
+    rounding: str = "round_prefer_floor",
+) -> Case:
+    held = None if scales is None else [float(np.float32(s)) for s in scales]
+    if sizes is None:
+        assert held is not None
+        shape = tuple(math.floor(n * s) for n, s in zip(x, held, strict=True))
+    else:
+        shape = sizes
+    return Case(
+        f"resize {mode} {x} {sizes} {scales} {coordinates} {rounding}",
+        Resize(mode, sizes, scales, coordinates, rounding),
+        [x],
+        lambda x: reference.resize(x, mode, shape, held, coordinates, rounding),
+        exact=mode == "nearest",
+        ulps=8,
+        absolute=16 * EPS,
+    )
+
+
 def moved(name: str, layer: Layer, x: tuple[int, ...], y: Callable[..., Any], dx: Callable[..., Any] | None) -> Case:
     return Case(name, layer, [x], y, None if dx is None else lambda xs, dy: [dx(dy)], exact=True)
 
@@ -300,6 +374,37 @@ CASES = [
     softmax((2, 10, 3, 7), (1, 2), True),
     softmax((3, 37), (1, 2), True, high=300.0),
     softmax((3, 37), (0, 1), False, high=300.0),
+    multiplied((5, 7), (7, 37)),
+    multiplied((1, 130), (130, 20)),
+    multiplied((7,), (7,)),
+    multiplied((7,), (3, 7, 5)),
+    multiplied((2, 3, 5, 7), (7,)),
+    multiplied((2, 1, 3, 5), (4, 5, 6)),
+    multiplied((2, 3, 5), (5, 4)),
+    multiplied((2, 3, 2, 5), (2, 1, 5, 4)),
+    multiplied((3, 5, 4), (3, 6, 5), True, True),
+    multiplied((3, 4, 5), (6, 5), False, True),
+    multiplied((33, 70), (70, 65)),
+    multiplied((33, 70), (65, 70), False, True),
+    gemm((37,), False, True),
+    gemm((5, 1), True, False),
+    gemm((), False, False),
+    gemm(None, True, True),
+    gemm((1, 37), False, True, m=1, depth=130),
+    gemm(None, False, False, m=9, depth=1, n=1),
+    *(resized("nearest", (1, 2, 5, 6), (1, 2, 8, 9), None, mode, rounding)
+      for mode in COORDINATE_MODES for rounding in NEAREST_MODES),
+    *(resized("linear", (2, 2, 5, 6), None, (1.0, 1.0, 1.5, 2.6), mode) for mode in COORDINATE_MODES),
+    resized("nearest", (1, 2, 4, 5), None, (1.0, 1.0, 2.0, 2.0), "asymmetric", "floor"),
+    resized("nearest", (2, 3, 4, 5), (3, 2, 9, 2)),
+    resized("nearest", (3, 7, 2), (3, 4, 2)),
+    resized("linear", (1, 3, 7, 70), (1, 3, 3, 33)),
+    resized("linear", (1, 1, 4, 4), None, (1.0, 1.0, 0.6, 0.6), "half_pixel_symmetric"),
+    resized("linear", (2, 3, 5), (2, 3, 8)),
+    resized("linear", (1, 2, 3, 4, 5), (1, 2, 5, 3, 9)),
+    resized("linear", (1, 2, 3, 4), (1, 2, 3, 4)),
+    resized("linear", (1, 1, 3, 4), (1, 1, 1, 1), None, "pytorch_half_pixel"),
+    resized("nearest", (), ()),
     normed((2, 3, 5, 7)),
     normed((1, 2, 6000)),
     normed((2, 3, 1)),
@@ -319,7 +424,8 @@ def compute(case: Case, xs: Sequence[Array], dy: Array | None, device: Device) -
     """y, and where dy is given the gradients by input."""
     graph = Graph()
     values = [graph.input(f"x{i}", TensorSpec(x.shape, layout="plain")) for i, x in enumerate(xs)]
-    y = graph.add(case.layer, values, "layer")[0]
+    absent = [None] * (len(case.layer.inputs) - len(xs))
+    y = graph.add(case.layer, [*values, *absent], "layer")[0]
     graph.outputs["y"] = y
     feeds = {f"x{i}": x.astype(np.float32) for i, x in enumerate(xs)}
     if dy is not None:
@@ -371,7 +477,7 @@ def test_operator(device: Device, case: Case) -> None:
 def test_operator_with_other_blocks(device: Device, block: int) -> None:
     """Vectors of every width."""
     other = open_device(DeviceInfo(device.key, replace(device.facts, block=block)))
-    names = ("unary elu", "binary sub (1, 4, 1)", "reduce sum (3, 6001)", "reduce max (700", "softmax (3, 37) (1", "instance norm (2, 3, 5")
+    names = ("unary elu", "binary sub (1, 4, 1)", "reduce sum (3, 6001)", "reduce max (700", "softmax (3, 37) (1", "instance norm (2, 3, 5", "matmul (33", "gemm (37", "resize linear (1, 3")
     for case in CASES:
         if case.name.startswith(names):
             verify(case, other)
@@ -493,6 +599,11 @@ REFUSED: list[tuple[Callable[[], Layer], list[tuple[int, ...]], type[Exception],
     (lambda: Expand((2**20, 2**12)), [(1,)], ShapeError, "at most 2147483647"),
     (lambda: Reduce("sum", (2,)), [(3, 4)], ShapeError, "axis 2 of 2; -2 to 1"),
     (lambda: SoftmaxAxis(2, 3), [(3, 4)], ShapeError, "axes 2 up to 3 of 2"),
+    (lambda: MatMulPlain(), [(2, 3), (4, 5)], ShapeError, "2x3 times 4x5; the inner extents"),
+    (lambda: Gemm(), [(2, 3), (3, 5), (4, 5)], ShapeError, r"do not fit"),
+    (lambda: Resize("cubic", (1,)), [(3,)], ArgumentError, "unknown mode 'cubic'"),
+    (lambda: Resize("linear", (1,), None, "tf_crop_and_resize"), [(3,)], ArgumentError, "unknown coordinates"),
+    (lambda: Resize("linear", (4, 4)), [(1, 1, 2, 2)], ShapeError, "2 sizes for the 4 axes"),
     (lambda: InstanceNorm(), [(2, 3, 4), (2,), (3,)], ShapeError, "instance norm"),
 ]
 

@@ -244,6 +244,8 @@ def coordinates(n: int, out: int, scale: float | None, mode: str) -> list[Fracti
         return [Fraction(0) if size == 1 else i * (n - 1) / (size - 1) for i in range(out)]
     if mode == "asymmetric":
         return [i / ratio for i in range(out)]
+    if mode == "tf_half_pixel_for_nn":
+        return [(i + half) / ratio for i in range(out)]
     if mode == "pytorch_half_pixel" and size == 1:
         return [-half] * out
     shift = Fraction(n, 2) * (1 - out / size) if mode == "half_pixel_symmetric" else Fraction(0)
