@@ -28,6 +28,7 @@ class Layer:
     inplace: Mapping[str, tuple[str, ...]]
     accepts: Mapping[str, tuple[str, ...]]
     pieces: tuple[str, ...]
+    reinterprets: bool
     activates: bool
     activation: str
     slope: float

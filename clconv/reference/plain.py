@@ -221,7 +221,7 @@ def space_to_depth(x: Array, block: int) -> Array:
 
 def depth_to_space(x: Array, block: int, mode: str) -> Array:
     """(N, C, H, W) -> (N, C/block^2, block H, block W); channels (row, column, c) or, mode CRD, (c, row, column)."""
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     if mode == "DCR":
         moved = x.reshape(n, block, block, -1, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
