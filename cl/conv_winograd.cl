@@ -14,7 +14,7 @@
 // Accuracy  the transforms amplify rounding: errors are within 16 times the direct kernel's bound
 //           (Lavin and Gray 2016; measured in tests/test_winograd.py).
 
-#include "common.h"
+#include "winograd.h"
 
 #ifndef WT
 #define WT 14
@@ -65,19 +65,6 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
     }
 }
 
-// One dimension of B^T d: 6 values to 6.
-static inline void input_6(const VF d0, const VF d1, const VF d2, const VF d3, const VF d4, const VF d5,
-                           __private VF *o, int stride)
-{
-    const VF a = fma((VF)(-4), d2, d4), b = fma((VF)(-4), d1, d3), c = d4 - d2, e = (d3 - d1) * 2;
-    o[0] = fma((VF)(4), d0, fma((VF)(-5), d2, d4));
-    o[stride] = a + b;
-    o[2 * stride] = a - b;
-    o[3 * stride] = c + e;
-    o[4 * stride] = c - e;
-    o[5 * stride] = fma((VF)(4), d1, fma((VF)(-5), d3, d5));
-}
-
 // One dimension of A^T m: 6 values to 4.
 static inline void output_4(const VF m0, const VF m1, const VF m2, const VF m3, const VF m4, const VF m5,
                             __private VF *o, int stride)
@@ -104,30 +91,8 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void winograd_conv(
             for (int t = 0; t < count; t++) {
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                 const int row = tile / tiles_w % tiles_h * 4 - pad_top, col = tile % tiles_w * 4 - pad_left;
-                __global const VF *d = (__global const VF *)PIECE_BLOCK(x, n, cb, plane) + ((long)row * w_in + col);
-                VF half_way[36];
-                if (row >= 0 && row + 6 <= h_in && col >= 0 && col + 6 <= w_in) {
-                    UNROLL for (int j = 0; j < 6; j++)
-                        input_6(d[j], d[w_in + j], d[2 * w_in + j], d[3 * w_in + j], d[4 * w_in + j], d[5 * w_in + j],
-                                half_way + j, 6);
-                } else {
-                    for (int j = 0; j < 6; j++) {
-                        VF v[6];
-                        UNROLL for (int i = 0; i < 6; i++)
-                            v[i] = row + i >= 0 && row + i < h_in && col + j >= 0 && col + j < w_in
-                                       ? d[(long)i * w_in + j]
-                                       : (VF)(0);
-                        input_6(v[0], v[1], v[2], v[3], v[4], v[5], half_way + j, 6);
-                    }
-                }
-                __global VF *target = spectra + (size_t)cb * TB + t;
-                UNROLL for (int i = 0; i < 6; i++) {
-                    VF out[6];
-                    __private VF *r = half_way + 6 * i;
-                    input_6(r[0], r[1], r[2], r[3], r[4], r[5], out, 1);
-                    UNROLL for (int j = 0; j < 6; j++)
-                        target[(size_t)(i * 6 + j) * c_blocks * TB] = out[j];
-                }
+                transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb, plane), row, col, h_in, w_in,
+                                     spectra + (size_t)cb * TB + t, (size_t)c_blocks * TB);
             }
         // Output blocks in shares of whole pairs, KC at a time.
         const int first = (long)pairs * share / shares * 2, last = (long)pairs * (share + 1) / shares * 2;

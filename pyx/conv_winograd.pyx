@@ -7,6 +7,7 @@ from clconv._core.layer import Choice, Cost, Layer, piece_args
 TILE = 4  # outputs per side of a tile
 POINTS = 36  # products per tile and pair of channels
 KC = 4  # output blocks between two transforms back
+GRADIENT_TB, GRADIENT_KG = 28, 4  # tiles and output blocks at a time, in the weight gradient
 _WIDTHS = (14, 12, 10, 8, 7, 6, 4, 2, 1)
 
 
@@ -84,6 +85,55 @@ class WinogradConv2d(Layer):
             -(-count // tiles["TB"]), tiles["shares"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
+
+
+class WinogradGradW(Layer):
+    """dw of a 3x3 convolution at stride 1, from x and dy; `spec` is w's."""
+
+    inputs = ("x", "dy")
+    outputs = ("dw",)
+
+    def __init__(self, pads, spec):
+        self.pads = pads
+        self.spec = spec
+
+    def infer(self, specs):
+        return (self.spec,)
+
+    def cost(self, specs, outs, facts):
+        """Operations of the direct method, so that rates compare."""
+        return Cost(2 * 9 * specs[1].values * self.spec.shape[1], sum(s.nbytes(facts.block) for s in (*specs, *outs)))
+
+    def choices(self, facts, specs, outs):
+        block = facts.block
+        k_blocks, c_blocks = blocks(self.spec.shape[0], block), blocks(self.spec.shape[1], block)
+        tiles = tile_count(specs[1].shape)
+        # Chunks depend on the shape alone: about 32 work units, each of several blocks of tiles.
+        groups = -(-k_blocks // GRADIENT_KG)
+        chunks = max(1, min(-(-32 // groups), tiles // (4 * GRADIENT_TB)))
+        workers = min(chunks * groups, facts.workers * facts.compute_units)
+        values = GRADIENT_TB * (c_blocks + GRADIENT_KG) + GRADIENT_KG * c_blocks * block
+        scratch = workers * POINTS * values * block * 4
+        parts = chunks * self.spec.nbytes(block)
+        return [Choice("winograd 3x3", (("chunks", chunks), ("workers", workers)), parts + scratch)]
+
+    def record(self, rec, ins, outs, work, choice):
+        x, dy = ins
+        block = rec.facts.block
+        chunks, workers = (dict(choice.tiles)[name] for name in ("chunks", "workers"))
+        n, k, p, q = dy.spec.shape
+        count = tile_count(dy.spec.shape)
+        parts_bytes = chunks * self.spec.nbytes(block)
+        parts = work.part(0, parts_bytes, None)
+        scratch = work.part(parts_bytes, work.nbytes - parts_bytes, None)
+        args = [
+            x, dy, parts, scratch, count, -(-p // TILE), -(-q // TILE), self.spec.shape[1], *x.spec.shape[2:],
+            k, p, q, self.pads[0][0], self.pads[1][0], chunks, -(-count // chunks),
+        ]
+        rec.launch("conv_winograd_grad.cl", "winograd_grad_w", (workers,), args,
+                   defines={"TB": GRADIENT_TB, "KG": GRADIENT_KG}, local_size=(1,))
+        items = self.spec.elements(block) // block
+        rec.launch("conv_grad.cl", "sum_parts", (items,), [parts, outs[0], items, chunks])
 
 
 def tile_count(shape):

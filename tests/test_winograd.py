@@ -102,3 +102,27 @@ def test_input_gradient(device, case):
     (size,), _ = case.reference.gradient_magnitude(*arguments)
     products = case.reference.gradient_products(case.attrs, case.shapes)[0][0]
     check(run(graph, device, values)["dx"], expected, size, products)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_weight_gradient(device, case, monkeypatch):
+    if not device.facts.workers:
+        pytest.skip("this device does not use the method")
+    monkeypatch.setattr(winograd, "GAIN", 100.0)
+    monkeypatch.setattr(winograd, "LEAST_PIXELS", 1)
+    values = case.values()
+    values.inputs[0][:] = np.abs(values.inputs[0])
+    graph = Graph()
+    _, x = blocked_input(graph, case)
+    y = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=True)
+    dy = graph.input("dy", TensorSpec(y.spec.shape, layout="plain"))
+    weight = graph.persistent["conv.weight"]
+    graph.outputs["dw"] = differentiate(graph, {y: dy}, [weight])[weight]
+    passes.convert_layouts(graph)
+    winograd.use_winograd(graph, device.facts, train=True)
+    assert "WinogradGradW" in methods(graph)
+    arguments = (case.attrs, values.inputs, values.params, {}, values.dy)
+    _, expected = case.reference.gradient(*arguments)
+    _, size = case.reference.gradient_magnitude(*arguments)
+    products = case.reference.gradient_products(case.attrs, case.shapes)[1]["weight"]
+    check(run(graph, device, values)["dw"], expected["weight"], size["weight"], products)

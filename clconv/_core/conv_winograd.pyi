@@ -5,6 +5,8 @@ from .layer import Layer
 TILE: int
 POINTS: int
 KC: int
+GRADIENT_TB: int
+GRADIENT_KG: int
 
 class WinogradFilter(Layer):
     flip: Any
@@ -13,4 +15,9 @@ class WinogradFilter(Layer):
 class WinogradConv2d(Layer):
     pads: Any
     def __init__(self, pads: Any) -> None: ...
+
+class WinogradGradW(Layer):
+    pads: Any
+    spec: Any
+    def __init__(self, pads: Any, spec: Any) -> None: ...
 def tile_count(shape: Any) -> Any: ...

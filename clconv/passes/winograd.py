@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from .._core.conv import Conv2d, ConvTranspose2d
-from .._core.conv_winograd import WinogradConv2d, WinogradFilter, tile_count
+from .._core.conv import ConvGradW, Conv2d, ConvTranspose2d
+from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW, tile_count
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
@@ -22,6 +23,7 @@ FILTER = np.array(
 # of a tile's input or output.
 OPERATIONS_PER_BYTE = 10
 OPERATIONS_PER_TRANSFORM = 24
+LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost more than the products
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
 
@@ -36,6 +38,10 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
     nodes, graph.nodes = graph.nodes, []
     transformed: dict[tuple[Value, bool], Value] = {}
     for node in nodes:
+        if isinstance(node.layer, ConvGradW):
+            _replace_gradient(node)
+            graph.nodes.append(node)
+            continue
         found = _pads(node)
         if found is None or not _pays(node, facts):
             graph.nodes.append(node)
@@ -56,6 +62,24 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
     graph.prune()
 
 
+def _replace_gradient(node: Node) -> None:
+    """The weight gradient, where tiles of 4x4 cover dy without much waste."""
+    layer = node.layer
+    x, dy = node.inputs
+    assert isinstance(layer, ConvGradW) and isinstance(x, Value) and isinstance(dy, Value)
+    window, spec = layer.window, layer.spec
+    if _unfit(window, spec) or x.spec.layout == "plain":
+        return
+    products, direct = 36 * tile_count(dy.spec.shape), 9 * dy.spec.values // dy.spec.shape[1]
+    if products < GAIN * direct and dy.spec.values // dy.spec.shape[1] >= LEAST_PIXELS:
+        node.layer = WinogradGradW(window.pads, spec)
+
+
+def _unfit(window: Any, spec: TensorSpec) -> bool:
+    """Whether it is no 3x3 filter at stride 1 over all channels."""
+    return (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1)) or spec.groups > 1
+
+
 def _pads(node: Node) -> Pads | None:
     """The padding of a 3x3 convolution at stride 1; None for any other node."""
     layer = node.layer
@@ -64,7 +88,7 @@ def _pads(node: Node) -> Pads | None:
     window, weight = layer.window, node.inputs[1]
     assert isinstance(weight, Value)
     plain = any(value.spec.layout == "plain" for value in node.reads)
-    if (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1)) or weight.spec.groups > 1 or plain:
+    if _unfit(window, weight.spec) or plain:
         return None
     pads: Pads = window.pads
     if type(layer) is ConvTranspose2d:

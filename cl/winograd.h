@@ -1,0 +1,43 @@
+// winograd.h -- the input transform of Winograd's F(4x4, 3x3) and F(3x3, 4x4): both have the points 0, 1, -1, 2, -2, infinity.
+
+#include "common.h"
+
+// One dimension of B^T d: 6 values to 6.
+static inline void input_6(const VF d0, const VF d1, const VF d2, const VF d3, const VF d4, const VF d5,
+                           __private VF *o, int stride)
+{
+    const VF a = fma((VF)(-4), d2, d4), b = fma((VF)(-4), d1, d3), c = d4 - d2, e = (d3 - d1) * 2;
+    o[0] = fma((VF)(4), d0, fma((VF)(-5), d2, d4));
+    o[stride] = a + b;
+    o[2 * stride] = a - b;
+    o[3 * stride] = c + e;
+    o[4 * stride] = c - e;
+    o[5 * stride] = fma((VF)(4), d1, fma((VF)(-5), d3, d5));
+}
+
+// The 6x6 values of an input tile whose first one is (row, col) of a channel block `d` of h rows and w columns (which may
+// lie outside: zeros), transformed: value xi goes to target[xi * stride].
+static inline void transform_input_tile(__global const VF *d, int row, int col, int h, int w, __global VF *target,
+                                        size_t stride)
+{
+    VF half_way[36];
+    d += (long)row * w + col;
+    if (row >= 0 && row + 6 <= h && col >= 0 && col + 6 <= w) {
+        UNROLL for (int j = 0; j < 6; j++)
+            input_6(d[j], d[w + j], d[2 * w + j], d[3 * w + j], d[4 * w + j], d[5 * w + j], half_way + j, 6);
+    } else {
+        for (int j = 0; j < 6; j++) {
+            VF v[6];
+            UNROLL for (int i = 0; i < 6; i++)
+                v[i] = row + i >= 0 && row + i < h && col + j >= 0 && col + j < w ? d[(long)i * w + j] : (VF)(0);
+            input_6(v[0], v[1], v[2], v[3], v[4], v[5], half_way + j, 6);
+        }
+    }
+    UNROLL for (int i = 0; i < 6; i++) {
+        VF out[6];
+        __private VF *r = half_way + 6 * i;
+        input_6(r[0], r[1], r[2], r[3], r[4], r[5], out, 1);
+        UNROLL for (int j = 0; j < 6; j++)
+            target[(size_t)(i * 6 + j) * stride] = out[j];
+    }
+}
