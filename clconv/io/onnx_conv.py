@@ -97,12 +97,16 @@ def bias(b: Builder, n: Op, i: int, k: int) -> Value | None:
 
 @operator("ConvTranspose")
 def conv_transpose(b: Builder, n: Op) -> Tensor:
-    """Transposed convolution of sequences and images."""
+    """Transposed convolution of sequences and images; volumes are in onnx_volume.py."""
     x, w = n.x(), known(n.x(1), "weight")
+    if len(x.shape) == 5:
+        from .onnx_volume import conv_transpose3d
+
+        return conv_transpose3d(b, n, x, w)
     rank = axes_of_images(n, x)
     kernel, groups = w.shape[2:], int(n.get("group", 1))
     stride, dilation = spatial(n, "strides", rank, 1), spatial(n, "dilations", rank, 1)
-    pads, size = _transposed_padding(n, x.shape[2:], kernel, stride, dilation)
+    pads, size = transposed_padding(n, x.shape[2:], kernel, stride, dilation)
     over = window(kernel, stride, pads, dilation)
     rows_cols = size if rank == 2 else (1, *size)
     c, k_group = w.shape[:2]
@@ -117,7 +121,7 @@ def conv_transpose(b: Builder, n: Op) -> Tensor:
     return restored(b, y, n, len(x.shape), x)
 
 
-def _transposed_padding(
+def transposed_padding(
     n: Op, size: Shape, kernel: Shape, stride: Shape, dilation: Shape
 ) -> tuple[Pads, tuple[int, ...]]:
     """Padding and output size, from `output_shape`, `auto_pad` or `pads`."""
@@ -181,14 +185,17 @@ def average_pool(b: Builder, n: Op) -> Tensor:
 
 @operator("LpPool")
 def lp_pool(b: Builder, n: Op) -> Tensor:
-    """The Euclidean norm of each window."""
-    if n.get("p", 2) != 2:
-        raise Unsupported(f"the norm of p = {n.get('p')} is not supported; p = 2 is")
-    return _pool(b, n, "l2", n.x())
+    """The p-norm of each window, p = 2 where nothing is said."""
+    x, p = n.x(), int(n.get("p", 2))
+    rank = len(x.shape) - 2
+    if p == 2 and max(spatial(n, "dilations", rank, 1)) == 1:
+        return _pool(b, n, "l2", x)
+    from .onnx_volume import norm_pool, powers, windows_of
+
+    return norm_pool(b, p, _pool(b, n, "avg", powers(b, x, p)), windows_of(n, x))
 
 
-def _whole(b: Builder, n: Op, kind: str) -> Tensor:
-    x = n.x()
+def _whole(b: Builder, n: Op, kind: str, x: Tensor) -> Tensor:
     value = b.image(x)
     size = value.spec.shape[2:]
     layer = pool.Pool2d(kind, Window(size, size), places=b.train and kind == "max") if kind != "avg" else None
@@ -199,21 +206,24 @@ def _whole(b: Builder, n: Op, kind: str) -> Tensor:
 @operator("GlobalAveragePool")
 def global_average_pool(b: Builder, n: Op) -> Tensor:
     """The mean of each channel's image."""
-    return _whole(b, n, "avg")
+    return _whole(b, n, "avg", n.x())
 
 
 @operator("GlobalMaxPool")
 def global_max_pool(b: Builder, n: Op) -> Tensor:
     """The largest value of each channel's image."""
-    return _whole(b, n, "max")
+    return _whole(b, n, "max", n.x())
 
 
 @operator("GlobalLpPool")
 def global_lp_pool(b: Builder, n: Op) -> Tensor:
-    """The Euclidean norm of each channel's image."""
-    if n.get("p", 2) != 2:
-        raise Unsupported(f"the norm of p = {n.get('p')} is not supported; p = 2 is")
-    return _whole(b, n, "l2")
+    """The p-norm of each channel's image."""
+    if (p := int(n.get("p", 2))) == 2:
+        return _whole(b, n, "l2", n.x())
+    from .onnx_volume import norm_pool, powers
+
+    counts = np.full((), math.prod(n.x().shape[2:]), np.float32)
+    return norm_pool(b, p, _whole(b, n, "avg", powers(b, n.x(), p)), counts)
 
 
 # -------------------------------------------------------------------- matrix products

@@ -224,13 +224,14 @@ def several(b: Builder, n: Op) -> Tensor:
     elif op == "Add":
         total = reduce(lambda a, w: combine(b, "Add", a, w), tensors)
     else:
-        total = reduce(lambda a, w: _extreme(b, op, a, w), tensors)
+        total = reduce(lambda a, w: extreme(b, op, a, w), tensors)
     if n.node.op != "Mean" or len(tensors) == 1:
         return total
     return combine(b, "Mul", total, b.fold(np.asarray(1 / len(tensors), total.dtype)))
 
 
-def _extreme(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
+def extreme(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
+    """The larger ("Max") or smaller ("Min") of two."""
     if isinstance(a, Host) and isinstance(w, Host):
         return b.fold((np.maximum if op == "Max" else np.minimum)(a.array, w.array), a, w)
     from .._core.plain_elementwise import Binary

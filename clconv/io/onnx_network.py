@@ -15,7 +15,18 @@ from ..graph import Graph
 from ..nn.network import Network
 from ..packing import Array
 from ..shapes import TensorSpec
-from . import onnx_conv, onnx_elementwise, onnx_move, onnx_norm, onnx_shape  # noqa: F401  converters register
+from . import (  # noqa: F401  converters register themselves
+    onnx_compose,
+    onnx_conv,
+    onnx_elementwise,
+    onnx_loss,
+    onnx_move,
+    onnx_norm,
+    onnx_reduce,
+    onnx_resize,
+    onnx_shape,
+    onnx_volume,
+)
 from .onnx_file import DOMAINS, OnnxModel, OnnxNode, Port
 from .onnx_table import CONVERTERS
 from .onnx_values import Builder, Device, Host, NeedsConstant, Op, Shape, Tensor, Unsupported

@@ -15,13 +15,13 @@ from .onnx_values import Builder, Device, Op, Tensor, Unsupported, known
 
 
 @operator("BatchNormalization")
-def batch_normalization(b: Builder, n: Op) -> Tensor:
+def batch_normalization(b: Builder, n: Op) -> Tensor | list[Tensor | None]:
     """With the running statistics or, in a network that trains, with the batch's."""
     x = n.x()
     if n.get("training_mode"):
         from .onnx_compose import batch_statistics
 
-        return batch_statistics(b, n)  # type: ignore[return-value]
+        return batch_statistics(b, n)
     weight, shift, mean, var = (known(n.x(i), "statistics") for i in range(1, 5))
     channels = TensorSpec((1, x.shape[1] if len(x.shape) > 1 else 1, 1, 1))
     stored = [

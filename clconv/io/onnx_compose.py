@@ -1,0 +1,97 @@
+"""ONNX operators that are made of others on the device."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .onnx_elementwise import combine, unary
+from .onnx_reduce import reduced
+from .onnx_shape import axis_of, reread
+from .onnx_table import operator
+from .onnx_values import Builder, Op, Tensor
+
+
+def batch_statistics(b: Builder, n: Op) -> list[Tensor | None]:
+    """BatchNormalization with the batch's statistics, and the running ones after it."""
+    x = n.x()
+    axes = tuple(i for i in range(len(x.shape)) if i != 1)
+    line = (x.shape[1], *(1,) * (len(x.shape) - 2))
+    mean = reduced(b, "ReduceMean", x, axes, True)
+    centred = combine(b, "Sub", x, mean)
+    var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), axes, True)
+    deviation = unary(b, combine(b, "Add", var, b.fold(np.float32(n.get("epsilon", 1e-5)))), "sqrt")
+    y = combine(b, "Mul", combine(b, "Div", centred, deviation), reread(b, n.x(1), line))
+    outputs: list[Tensor | None] = [combine(b, "Add", y, reread(b, n.x(2), line))]
+    share = float(n.get("momentum", 0.9))
+    for running, batch in ((n.x(3), mean), (n.x(4), var)):
+        kept = combine(b, "Mul", running, b.fold(np.float32(share)))
+        outputs.append(combine(b, "Add", kept, combine(b, "Mul", reread(b, batch, (x.shape[1],)), b.fold(np.float32(1 - share)))))
+    return outputs
+
+
+@operator("MeanVarianceNormalization")
+def mean_variance_normalization(b: Builder, n: Op) -> Tensor:
+    """(x - mean) / deviation over some axes."""
+    x = n.x()
+    axes = tuple(axis_of(a, len(x.shape)) for a in (n.ints("axes") or (0, 2, 3)))
+    centred = combine(b, "Sub", x, reduced(b, "ReduceMean", x, axes, True))
+    var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), axes, True)
+    return combine(b, "Div", centred, combine(b, "Add", unary(b, var, "sqrt"), b.fold(np.float32(1e-9))))
+
+
+@operator("LayerNormalization")
+def layer_normalization(b: Builder, n: Op) -> list[Tensor | None]:
+    """(x - mean) / deviation over the last axes, scaled and shifted element by element."""
+    x = n.x()
+    axes = tuple(range(axis_of(int(n.get("axis", -1)), len(x.shape)), len(x.shape)))
+    mean = reduced(b, "ReduceMean", x, axes, True)
+    centred = combine(b, "Sub", x, mean)
+    var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), axes, True)
+    inverse = unary(b, unary(b, combine(b, "Add", var, b.fold(np.float32(n.get("epsilon", 1e-5)))), "sqrt"), "reciprocal")
+    y = combine(b, "Mul", combine(b, "Mul", centred, inverse), n.x(1))
+    given = n.optional(2)
+    return [y if given is None else combine(b, "Add", y, given), mean, inverse]
+
+
+@operator("GroupNormalization")
+def group_normalization(b: Builder, n: Op) -> Tensor:
+    """Each group of channels of each image by its own mean and variance."""
+    x, groups = n.x(), int(n.get("num_groups"))
+    rows = reread(b, x, (x.shape[0], groups, math.prod(x.shape[1:]) // groups))
+    centred = combine(b, "Sub", rows, reduced(b, "ReduceMean", rows, (2,), True))
+    var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), (2,), True)
+    deviation = unary(b, combine(b, "Add", var, b.fold(np.float32(n.get("epsilon", 1e-5)))), "sqrt")
+    y = reread(b, combine(b, "Div", centred, deviation), x.shape)
+    line = (x.shape[1], *(1,) * (len(x.shape) - 2))
+    scale, shift = n.x(1), n.x(2)
+    if scale.shape == (groups,) != (x.shape[1],):  # opset 18: one number per group
+        y = reread(b, y, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+        line = (groups, 1, *(1,) * (len(x.shape) - 2))
+    y = combine(b, "Add", combine(b, "Mul", y, reread(b, scale, line)), reread(b, shift, line))
+    return reread(b, y, x.shape)
+
+
+@operator("Gelu")
+def gelu(b: Builder, n: Op) -> Tensor:
+    """x times the normal distribution function at x, exact or by tanh."""
+    x = n.x()
+    if n.get("approximate", "none") == "tanh":
+        cubed = combine(b, "Mul", combine(b, "Mul", x, x), combine(b, "Mul", x, b.fold(np.float32(0.044715))))
+        inner = combine(b, "Mul", combine(b, "Add", x, cubed), b.fold(np.float32(math.sqrt(2 / math.pi))))
+        share = unary(b, inner, "tanh")
+    else:
+        share = unary(b, combine(b, "Mul", x, b.fold(np.float32(math.sqrt(0.5)))), "erf")
+    half = combine(b, "Mul", x, b.fold(np.float32(0.5)))
+    return combine(b, "Mul", half, combine(b, "Add", share, b.fold(np.float32(1))))
+
+
+@operator("Shrink")
+def shrink(b: Builder, n: Op) -> Tensor:
+    """Towards zero by `bias`; what is nearer than `lambd` becomes zero."""
+    x, lambd, bias = n.x(), float(n.get("lambd", 0.5)), float(n.get("bias", 0.0))
+    far = unary(b, x, "thresholded_relu", lambd)
+    near = unary(b, unary(b, x, "neg"), "thresholded_relu", lambd)
+    kept = combine(b, "Sub", far, near)
+    return combine(b, "Sub", kept, combine(b, "Mul", unary(b, kept, "sign"), b.fold(np.float32(bias))))
