@@ -72,7 +72,8 @@ static inline VF apply_binary(VF a, VF b, int op)
     case 7: return select(a, a * b, a < (VF)(0));
     case 8: return select((VF)(0), (VF)(1), a > b);
     case 9: return select((VF)(0), (VF)(1), a >= b);
-    default: return select((VF)(1), b, a < (VF)(0));
+    case 10: return select((VF)(1), b, a < (VF)(0));
+    default: return select((VF)(0), (VF)(1), a == b);
     }
 }
 

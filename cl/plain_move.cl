@@ -75,9 +75,20 @@ __kernel void pad(TENSOR_OF(const, uint, x), TENSOR_OF(, uint, y), int items, in
     PAD_AXIS(1, (long)x2 * x3 * x4 * x5)
     PAD_AXIS(0, (long)x1 * x2 * x3 * x4 * x5)
     __global const uint *from = AT(x) + (inside ? at : 0);
-    for (int j = first; j < end; j++) {
+    // From `begin` to `stop` the row of x itself; before and behind what the mode says.
+    const int begin = inside ? clamp(p5, first, end) : end, stop = clamp(p5 + x5, begin, end);
+    for (int j = first; j < begin; j++) {
         const int i = source_index(j - p5, x5, mode);
         to[j] = inside && i >= 0 ? from[i] : (uint)value;
+    }
+    int j = begin;
+    for (; j + B <= stop; j += B)
+        VSTORE(VLOAD(from + j - p5), to + j);
+    for (; j < stop; j++)
+        to[j] = from[j - p5];
+    for (j = stop; j < end; j++) {
+        const int i = source_index(j - p5, x5, mode);
+        to[j] = i >= 0 ? from[i] : (uint)value;
     }
 }
 

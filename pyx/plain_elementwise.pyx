@@ -55,8 +55,9 @@ BINARY = (
     "greater",  # 1 where a > b, else 0
     "greater_equal",
     "prelu_slope",  # 1 where a >= 0, else b
+    "equal",
 )
-CONSTANT = ("greater", "greater_equal", "prelu_slope")  # their slope is zero almost everywhere
+CONSTANT = ("greater", "greater_equal", "prelu_slope", "equal")  # their slope is zero almost everywhere
 
 
 def _code(who, op, table):

@@ -112,6 +112,7 @@ BINARY: dict[str, _BinaryFormula] = {
     "greater": lambda a, b: (a > b).astype(np.float64),
     "greater_equal": lambda a, b: (a >= b).astype(np.float64),
     "prelu_slope": lambda a, b: np.where(a < 0, b, 1),
+    "equal": lambda a, b: (a == b).astype(np.float64),
 }
 
 # Slopes along a and along b; of equals, min and max send the gradient to a.
@@ -216,7 +217,7 @@ def space_to_depth(x: Array, block: int) -> Array:
     """(N, C, H, W) -> (N, block^2 C, H/block, W/block), channels (row, column, c)."""
     n, c, h, w = x.shape
     split = x.reshape(n, c, h // block, block, w // block, block)
-    return split.transpose(0, 3, 5, 1, 2, 4).reshape(n, -1, h // block, w // block)
+    return np.asarray(split.transpose(0, 3, 5, 1, 2, 4).reshape(n, -1, h // block, w // block))
 
 
 def depth_to_space(x: Array, block: int, mode: str) -> Array:
@@ -226,7 +227,7 @@ def depth_to_space(x: Array, block: int, mode: str) -> Array:
         moved = x.reshape(n, block, block, -1, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
         moved = x.reshape(n, -1, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return moved.reshape(n, -1, h * block, w * block)
+    return np.asarray(moved.reshape(n, -1, h * block, w * block))
 
 
 def gemm(a: Array, b: Array, c: Array | None, alpha: float, beta: float, trans_a: bool, trans_b: bool) -> Array:
