@@ -25,7 +25,7 @@ from .errors import ArgumentError, ClconvError, ModelFileError
 from .io.onnx_file import OnnxModel, onnx_package, parse_model
 from .io.onnx_network import Built, Converter
 from .io.onnx_shape import is_float
-from .io.onnx_values import Host, NeedsConstant, Shape
+from .io.onnx_values import NeedsConstant, Shape
 from .packing import Array
 
 onnx_package()

@@ -27,7 +27,8 @@ def batch_statistics(b: Builder, n: Op) -> list[Tensor | None]:
     share = float(n.get("momentum", 0.9))
     for running, batch in ((n.x(3), mean), (n.x(4), var)):
         kept = combine(b, "Mul", running, b.fold(np.float32(share)))
-        outputs.append(combine(b, "Add", kept, combine(b, "Mul", reread(b, batch, (x.shape[1],)), b.fold(np.float32(1 - share)))))
+        new = combine(b, "Mul", reread(b, batch, (x.shape[1],)), b.fold(np.float32(1 - share)))
+        outputs.append(combine(b, "Add", kept, new))
     return outputs
 
 
@@ -49,7 +50,8 @@ def layer_normalization(b: Builder, n: Op) -> list[Tensor | None]:
     mean = reduced(b, "ReduceMean", x, axes, True)
     centred = combine(b, "Sub", x, mean)
     var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), axes, True)
-    inverse = unary(b, unary(b, combine(b, "Add", var, b.fold(np.float32(n.get("epsilon", 1e-5)))), "sqrt"), "reciprocal")
+    raised = combine(b, "Add", var, b.fold(np.float32(n.get("epsilon", 1e-5))))
+    inverse = unary(b, unary(b, raised, "sqrt"), "reciprocal")
     y = combine(b, "Mul", combine(b, "Mul", centred, inverse), n.x(1))
     given = n.optional(2)
     return [y if given is None else combine(b, "Add", y, given), mean, inverse]

@@ -10,8 +10,9 @@ import numpy as np
 
 from .._core import elementwise
 from .._core.activation import Activation
+from .._core.norm import BatchNormInfer
 from ..packing import Array
-from .onnx_norm import scale_shift
+from .onnx_shape import reread
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Tensor, Unsupported
 
@@ -171,7 +172,10 @@ COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And
 @operator(*BINARY)
 def binary_operator(b: Builder, n: Op) -> Tensor:
     """Arithmetic of two tensors, broadcast against each other."""
-    return combine(b, n.node.op, n.x(0), n.x(1))
+    a, w = n.x(0), n.x(1)
+    if n.get("broadcast") and n.get("axis") is not None:  # before opset 7: where the axes of w begin
+        w = reread(b, w, (*w.shape, *(1,) * (len(a.shape) - int(n.get("axis")) - len(w.shape))))
+    return combine(b, n.node.op, a, w)
 
 
 def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
@@ -213,6 +217,16 @@ def _per_channel(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor | None:
     return scale_shift(b, x, 1 / number, 0) if x is a else None
 
 
+def scale_shift(b: Builder, x: Device, scale: object, shift: object) -> Tensor:
+    """x * scale + shift with one number per channel, or one for all."""
+    value = b.image(x)
+    c = value.spec.shape[1]
+    ones, zeros = np.ones(c, np.float32), np.zeros(c, np.float32)
+    factors = [b.channels(np.broadcast_to(np.asarray(v, np.float32).reshape(-1), (c,))) for v in (scale, shift)]
+    y = b.add(BatchNormInfer(0.0), value, *factors, b.channels(zeros), b.channels(ones))
+    return b.made(y, x.shape, x)
+
+
 @operator("Sum", "Max", "Min", "Mean")
 def several(b: Builder, n: Op) -> Tensor:
     """Any number of tensors, broadcast against each other."""
@@ -246,6 +260,8 @@ def prelu(b: Builder, n: Op) -> Tensor:
     from .._core.plain_elementwise import Binary
 
     x, slope = n.x(0), n.x(1)
+    if n.opset < 7 and len(slope.shape) == 1 and slope.shape != (1,):  # one number per channel
+        slope = reread(b, slope, (*slope.shape, *(1,) * (len(x.shape) - 2)))
     shape = np.broadcast_shapes(x.shape, slope.shape)
     return b.made(b.add(Binary("prelu"), b.plain(x), b.plain(slope)), shape, x, slope)
 

@@ -19,7 +19,7 @@ from ..errors import ModelFileError
 from ..packing import Array
 
 LIMIT_BYTES = 1 << 31  # of a file, which is protobuf's own limit, and of one tensor
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
 
 Dims = tuple[int | str | None, ...]
@@ -281,9 +281,10 @@ def _node(node: Any, where: str, folder: Path | None) -> OnnxNode:
             attributes[item.name] = tuple(s.decode("utf-8", "replace") for s in item.strings)
         else:
             attributes[item.name] = None  # a subgraph, say: no converter takes it
-    return OnnxNode(
-        node.op_type, node.domain, node.name, tuple(node.input), tuple(node.output), attributes
-    )
+    inputs = tuple(node.input)
+    if node.op_type == "Gradient":  # reads one more value, which it names in an attribute
+        inputs = (*inputs, str(attributes.get("y", "")))
+    return OnnxNode(node.op_type, node.domain, node.name, inputs, tuple(node.output), attributes)
 
 
 def _sorted(nodes: Sequence[OnnxNode], known: set[str], wanted: Sequence[str], where: str) -> list[OnnxNode]:

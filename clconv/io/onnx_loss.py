@@ -148,10 +148,12 @@ def adam(b: Builder, n: Op) -> list[Tensor | None]:
 # -------------------------------------------------------------------- gradients
 
 
-def gradients(b: Builder, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
-    """d(sum of y) / dx for each x."""
+@operator("Gradient")
+def gradient(b: Builder, n: Op) -> list[Tensor | None]:
+    """d(sum of y) / dx for each x; y is the last input, as `onnx_file` arranges it."""
+    *xs, y = (n.x(i) for i in range(len(n.inputs)))
     sources: list[Any] = []
-    for x in (y, *xs):
+    for x in (y, *xs[: len(n.get("xs"))]):
         if not isinstance(x, Device):
             raise Unsupported("the gradient with respect to what is known beforehand is not supported")
         sources.append(x.value)
@@ -159,4 +161,4 @@ def gradients(b: Builder, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
     spec = TensorSpec(target.spec.shape, layout=target.spec.layout)
     ones = b.constant(Host(np.ones(spec.shape, np.float32), "", False), spec)
     found = differentiate(b.graph, {target: ones}, values)
-    return [b.made(found[value], x.shape, x) for value, x in zip(values, xs, strict=True)]
+    return [b.made(found[value], x.shape, x, y) for value, x in zip(values, xs, strict=False)]

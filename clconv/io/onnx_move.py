@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .._core import elementwise
-from .onnx_shape import axis_of
+from .onnx_shape import axis_of, reread
 from .onnx_table import operator
 from .onnx_values import MAX_HOST_VALUES, Builder, Device, Host, Op, Shape, Tensor, Unsupported
 
@@ -204,10 +204,11 @@ def between_depth_and_space(b: Builder, n: Op) -> Tensor:
     """Blocks of pixels as channels, and back."""
     from .._core.plain_move import DepthToSpace, SpaceToDepth
 
-    x, size = n.x(), int(n.get("blocksize"))
-    if n.node.op == "DepthToSpace":
-        layer: object = DepthToSpace(size, n.get("mode", "DCR"))
-    else:
-        layer = SpaceToDepth(size)
+    x, size, mode = n.x(), int(n.get("blocksize")), n.get("mode", "DCR")
+    if n.node.op == "SpaceToDepth" and mode == "CRD":
+        batch, c, h, w = x.shape
+        split = reread(b, x, (batch, c, h // size, size, w // size, size))
+        return reread(b, permuted(b, split, (0, 1, 3, 5, 2, 4)), (batch, c * size * size, h // size, w // size))
+    layer: object = DepthToSpace(size, mode) if n.node.op == "DepthToSpace" else SpaceToDepth(size)
     y = b.add(layer, b.plain(x))
     return b.made(y, y.spec.shape, x)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ClconvError, ModelFileError, ShapeError
-from ..graph import Graph
+from ..graph import Graph, Value
 from ..nn.network import Network
 from ..packing import Array
 from ..shapes import TensorSpec
@@ -176,8 +176,17 @@ class Converter:
             tensor = outputs[port.name] = tensors[port.name]
             if isinstance(tensor, Device):
                 labels[port.name] = "y" if i == 0 else f"y:{port.name}"
-                b.graph.outputs[labels[port.name]] = tensor.value
+                b.graph.outputs[labels[port.name]] = _computed(b, tensor.value)
         return Built(b.graph, outputs, labels)
+
+
+def _computed(b: Builder, value: Value) -> Value:
+    """A value that a run makes: a copy of what is on the device before."""
+    if not value.persistent:
+        return value
+    from .._core.plain_elementwise import Unary
+
+    return b.add(Unary("identity"), value)
 
 
 def _convert(b: Builder, node: OnnxNode, tensors: Mapping[str, Tensor], opset: int) -> Sequence[Tensor | None]:

@@ -10,6 +10,7 @@ from .._core.dropout import Dropout
 from .._core.norm import BatchNormInfer, BatchNormTrain, LocalResponse, Response
 from .._core.softmax import Softmax
 from ..shapes import TensorSpec
+from .onnx_elementwise import combine
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Op, Tensor, Unsupported, known
 
@@ -33,16 +34,6 @@ def batch_normalization(b: Builder, n: Op) -> Tensor | list[Tensor | None]:
     eps = float(n.get("epsilon", 1e-5))
     layer = BatchNormTrain(1 - float(n.get("momentum", 0.9)), eps) if b.train else BatchNormInfer(eps)
     return b.made(b.add(layer, b.image(x), *stored), x.shape, x)
-
-
-def scale_shift(b: Builder, x: Device, scale: object, shift: object) -> Tensor:
-    """x * scale + shift with one number per channel, or one for all."""
-    value = b.image(x)
-    c = value.spec.shape[1]
-    ones, zeros = np.ones(c, np.float32), np.zeros(c, np.float32)
-    factors = [b.channels(np.broadcast_to(np.asarray(v, np.float32).reshape(-1), (c,))) for v in (scale, shift)]
-    y = b.add(BatchNormInfer(0.0), value, *factors, b.channels(zeros), b.channels(ones))
-    return b.made(y, x.shape, x)
 
 
 @operator("LRN")
@@ -88,7 +79,7 @@ def dropout(b: Builder, n: Op) -> list[Tensor | None]:
     x = n.x()
     training = n.optional(2)
     if training is not None and bool(known(training, "training_mode").array) and _rate(n) > 0:
-        raise Unsupported("training_mode set in the file is not supported: its random numbers are not defined")
+        return _seeded_dropout(b, n, x)
     mask = None
     if len(n.node.outputs) > 1 and n.node.outputs[1]:
         mask = b.fold(np.ones(x.shape, bool), None)
@@ -99,6 +90,15 @@ def dropout(b: Builder, n: Op) -> list[Tensor | None]:
         "counters", TensorSpec((4,), "int32", "plain"), "control"
     )
     return [b.made(b.add(Dropout(_rate(n), b.index), b.image(x), counters), x.shape, x), mask]
+
+
+def _seeded_dropout(b: Builder, n: Op, x: Tensor) -> list[Tensor | None]:
+    """Dropout that the file itself asks for, with the random numbers of ONNX's reference implementation."""
+    if n.get("seed") is None:
+        raise Unsupported("training_mode is set without a seed, so that its random numbers are not defined")
+    kept = np.random.RandomState(int(n.get("seed"))).uniform(0, 1, x.shape) >= _rate(n)
+    scaled = kept.astype(np.float32) / np.float32(1 - _rate(n))
+    return [combine(b, "Mul", x, b.fold(scaled)), b.fold(kept)]
 
 
 def _rate(n: Op) -> float:
