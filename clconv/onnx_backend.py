@@ -23,7 +23,7 @@ from . import engine, passes
 from .device import Device, choose, devices
 from .errors import ArgumentError, ClconvError, ModelFileError
 from .io.onnx_file import OnnxModel, onnx_package, parse_model
-from .io.onnx_network import Built, Converter
+from .io.onnx_network import Built, Converter, check_operators
 from .io.onnx_shape import is_float
 from .io.onnx_values import NeedsConstant, Shape
 from .packing import Array
@@ -191,7 +191,7 @@ class ClconvBackend(Backend):  # type: ignore[misc]
     def is_compatible(cls, model: Any, device: str = "CPU", **kwargs: Any) -> bool:
         """Whether there is a converter for all of its operators, and the device."""
         try:
-            Converter(parse_model(model, "model"))
+            check_operators(parse_model(model, "model"))
         except ClconvError:
             return False
         return cls.supports_device(device)

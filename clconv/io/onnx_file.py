@@ -148,26 +148,26 @@ def parse_model(proto: Any, where: str, folder: Path | None = None) -> OnnxModel
 
 
 def _skeleton(onnx: Any, proto: Any) -> bytes:
-    """The model without the contents of its initializers, which `OnnxModel.arrays` holds."""
+    """The model without the contents of its initializers, which `OnnxModel.arrays` holds. `proto` stays as it is."""
     bare = onnx.ModelProto()
-    bare.CopyFrom(proto) if proto.ByteSize() < 1 << 20 else _copy_without_data(bare, proto)
-    for tensor in bare.graph.initializer:
-        _clear(tensor)
+    _copy_fields(bare, proto, "graph")
+    _copy_fields(bare.graph, proto.graph, "initializer")
+    for tensor in proto.graph.initializer:
+        bare.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     data: bytes = bare.SerializeToString()
     return data
 
 
-def _copy_without_data(bare: Any, proto: Any) -> None:
-    """Like CopyFrom, without a second copy of all weights in between."""
-    for item in proto.graph.initializer:
-        _clear(item)
-    bare.CopyFrom(proto)
-
-
-def _clear(tensor: Any) -> None:
-    for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
-        tensor.ClearField(name)
-    tensor.ClearField("data_location")
+def _copy_fields(target: Any, source: Any, without: str) -> None:
+    """Copies all fields of a message but one, so that no second copy of large ones is made on the way."""
+    for field_info, value in source.ListFields():
+        name = field_info.name
+        if name == without:
+            continue
+        if hasattr(value, "MergeFrom") or hasattr(value, "extend"):
+            getattr(target, name).MergeFrom(value)
+        else:
+            setattr(target, name, value)
 
 
 def tensor_array(tensor: Any, where: str, folder: Path | None) -> Array:

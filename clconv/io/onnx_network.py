@@ -72,7 +72,7 @@ class Converter:
 
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
-        _check_operators(model)
+        check_operators(model)
         self.arrays: dict[str, Array] = dict(model.arrays)
         self.nodes = self._folded(model.nodes)
         self.users = Counter(name for node in self.nodes for name in node.inputs)
@@ -195,7 +195,7 @@ def _convert(b: Builder, node: OnnxNode, tensors: Mapping[str, Tensor], opset: i
     return [made] if isinstance(made, Host | Device) else made
 
 
-def _check_operators(model: OnnxModel) -> None:
+def check_operators(model: OnnxModel) -> None:
     """Raises ModelFileError that names all operators without a converter."""
     problems = [
         (node, "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -236,9 +236,8 @@ class Builder:
         return self.add(Reshape(shape), value)
 
     def constant(self, host: Host, spec: TensorSpec) -> Value:
-        """An array that no training changes, as a persistent value."""
-        array = np.asarray(host.array, np.float32).reshape(spec.shape)
-        return self.derived(host, spec, lambda _: array)
+        """An array that no training changes, as a persistent value of `spec.shape`."""
+        return self._held(host, spec, Parameter(spec.shape))
 
     # ---------------------------------------------------------------- persistent values
 
@@ -247,14 +246,14 @@ class Builder:
 
         An array that is read in a second form, or depends on the inputs' shapes, is copied and stays as it is.
         """
-        if not host.static or host.array.size != math.prod(spec.shape):
-            return self.constant(host, spec)
-        found = self.graph.persistent.get(host.name)
         public = host.shape
         if swap and len(public) != 4:
             k, c, r, s = spec.shape
             public = (c * spec.groups, k // spec.groups, r, s)
         parameter = Parameter(public, "weight" if len(public) > 1 else "zeros", swap=swap)
+        if not host.static or not host.name:
+            return self._held(host, spec, parameter)
+        found = self.graph.persistent.get(host.name)
         if found is None:
             return self.graph.persist(host.name, spec, role, parameter)
         if found.spec == spec and found.parameter is not None and found.parameter.swap == swap:
@@ -267,26 +266,27 @@ class Builder:
             raise Unsupported(f"{host.name!r} is read in two forms, so that it cannot be trained")
         name = host.name
         follow = replace(parameter, derive=lambda arrays: np.asarray(arrays[name], np.float32))
-        return self._persist(f"{name}/{len(self.graph.persistent)}", spec, follow)
+        return self._persist(f"{name}/{spec}/{spec.layout}/{spec.groups}", spec, follow)
 
-    def derived(self, host: Host, spec: TensorSpec, derive: Callable[[Mapping[str, Array]], Array]) -> Value:
-        """A persistent value of shape `spec.shape` computed from arrays, made once for each array and form."""
+    def channels(self, array: Array) -> Value:
+        """One number per channel that no training changes, as (1, C, 1, 1)."""
+        flat = np.ascontiguousarray(array, np.float32).reshape(-1)
+        return self._held(Host(flat, "", False), TensorSpec((1, flat.size, 1, 1)), Parameter(flat.shape))
+
+    def _held(self, host: Host, spec: TensorSpec, parameter: Parameter) -> Value:
+        """An array as it is now, whose public shape is that of `parameter`; made once for each array and form."""
+        array = np.asarray(host.array, np.float32).reshape(parameter.public_shape)
         if host.static and host.name:
             key = host.name
         else:
-            content = np.ascontiguousarray(derive({}))
-            key = f"{hashlib.sha256(content.tobytes()).hexdigest()[:24]}"
-        return self._persist(f"constant/{key}/{spec}/{spec.layout}", spec, Parameter(spec.shape, derive=derive))
+            key = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:24]
+        name = f"constant/{key}/{spec}/{spec.layout}/{spec.groups}{'/swapped' if parameter.swap else ''}"
+        return self._persist(name, spec, replace(parameter, derive=lambda _: array))
 
     def _persist(self, name: str, spec: TensorSpec, parameter: Parameter) -> Value:
         if name in self.graph.persistent:
             return self.graph.persistent[name]
         return self.graph.persist(name, spec, "state", parameter)
-
-    def channels(self, array: Array) -> Value:
-        """One number per channel that no training changes, as (1, C, 1, 1)."""
-        flat = np.ascontiguousarray(array, np.float32).reshape(-1)
-        return self.constant(Host(flat, "", False), TensorSpec((1, flat.size, 1, 1)))
 
 
 def _check_float(tensor: Device) -> None:
