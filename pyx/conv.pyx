@@ -279,7 +279,8 @@ def _tiles(facts, w, columns):
         if kb > shared or (w.groups > 1 and shared % kb):
             continue
         for wt in _WIDTHS:
-            if wt > min(facts.accumulators // kb, columns):
+            # Besides the tile, registers hold kb weights and a broadcast value.
+            if wt > min((facts.accumulators + 3 - kb) // kb, columns):
                 break
             waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
             # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).

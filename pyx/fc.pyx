@@ -139,10 +139,17 @@ def _cost(a, b, c, facts):
 
 
 def _tile(facts, batch, k_blocks):
-    """NT images x KB output blocks: the weights are read once per NT images."""
-    nt = min(batch, 7)
-    kb = max(1, min(facts.accumulators // nt, 4, k_blocks))
-    return Choice("direct", (("NT", nt), ("KB", kb)))
+    """NT images x KB output blocks: the weights are read once per NT images.
+
+    At most 8 images: their rows may lie a power of two apart, and a cache keeps few lines of one such set.
+    """
+    best = None
+    for kb in range(1, min(4, k_blocks) + 1):
+        for nt in range(1, min(8, batch, (facts.accumulators + 3 - kb) // kb) + 1):
+            waste = (-(-batch // nt) * nt / batch) * (-(-k_blocks // kb) * kb / k_blocks)
+            price = waste * max(kb * nt + 0.5 * (kb + nt), 8) / (kb * nt)
+            best = min(best or (price, nt, kb), (price, nt, kb))
+    return Choice("direct", (("NT", best[1]), ("KB", best[2])))
 
 
 def _launch_fc(rec, tensors, batch, length, k, activation, choice):
