@@ -14,10 +14,11 @@ from . import engine, planner, plots, report, settings
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Plan, Session, Usage
-from .errors import ArgumentError, ModelFileError, StateError
+from .errors import ArgumentError, StateError
 from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
 from .inputs import images, labelled
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
+from .io.onnx_export import described, export_network, write_onnx
 from .io.onnx_file import read_onnx
 from .io.onnx_network import OnnxNetwork
 from .nn import pattern
@@ -204,15 +205,35 @@ class Net:
             self._release_test()
             self._arrays.update({name: np.array(array, np.float32) for name, array in arrays.items()})
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes description and weights into one safetensors file, atomically.
+    def save(self, path: str | os.PathLike[str], *, softmax: bool = False, preprocessing: bool = False) -> None:
+        """Writes description and weights into one file, atomically: safetensors or, for other programs, ONNX (.onnx).
+
+        Args:
+            softmax: (ONNX) put a softmax behind the output. preprocessing: (ONNX) put the normalisation in front,
+                so that the network reads pixels 0..255 as float32.
 
         Raises:
-            ModelFileError: the file cannot be written (what was there before is intact), or it ends in .onnx.
+            ModelFileError: the file cannot be written (what was there before is intact), or a layer has no form in
+                ONNX. ArgumentError: `softmax` or `preprocessing` for another file, or a network read from ONNX.
         """
         if str(path).lower().endswith(".onnx"):
-            raise ModelFileError(f"{path}: ONNX files cannot be written yet; save as .safetensors")
+            write_onnx(path, self._onnx_model(softmax, preprocessing))
+            return
+        if softmax or preprocessing:
+            raise ArgumentError(f"save: softmax and preprocessing are for .onnx files, not {path}")
         write_model(path, ModelFile(self.network, self.get_weights(), self._metadata()))
+
+    def _onnx_model(self, softmax: bool, preprocessing: bool) -> Any:
+        if isinstance(self.network, OnnxNetwork):
+            if softmax or preprocessing:
+                raise ArgumentError("save: a network read from ONNX keeps its nodes; nothing is put around them")
+            return self.network.updated(self.get_weights(), self._metadata())
+        metadata, before = self._metadata(), None
+        if preprocessing:
+            given = self.normalization or Normalization()
+            before = (given.mean, given.std, given.scale)
+            metadata["normalization"] = asdict(Normalization(scale=1.0))
+        return export_network(self.network, self.get_weights(), metadata, softmax=softmax, preprocessing=before)
 
     def _metadata(self) -> dict[str, Any]:
         """What files keep besides network and weights."""
@@ -459,16 +480,13 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
         ModelFileError: missing, truncated or not a model, or with operators that are not supported: names them.
     """
     if str(path).lower().endswith(".onnx"):
-        imported = read_onnx(path)
-        net = Net(OnnxNetwork(imported), device=device)
-        net.metadata = dict(imported.metadata)
-        return net
-    model = read_model(path)
-    net = Net(model.network, device=device, weights=model.arrays)
-    net.metadata = {key: value for key, value in model.metadata.items() if key != "normalization"}
-    if "normalization" in model.metadata:
-        described = model.metadata["normalization"]
-        net.normalization = Normalization(
-            tuple(described["mean"]), tuple(described["std"]), described["scale"]
-        )
+        network = OnnxNetwork(read_onnx(path))
+        net, metadata = Net(network, device=device), described(network.model.metadata)
+    else:
+        model = read_model(path)
+        net, metadata = Net(model.network, device=device, weights=model.arrays), model.metadata
+    net.metadata = {key: value for key, value in metadata.items() if key != "normalization"}
+    if "normalization" in metadata:
+        given = metadata["normalization"]
+        net.normalization = Normalization(tuple(given["mean"]), tuple(given["std"]), given["scale"])
     return net

@@ -62,7 +62,7 @@ class _Prepared:
             self.session.release()
 
 
-class ClconvBackendRep(BackendRep):  # type: ignore[misc]
+class ClconvBackendRep(BackendRep):
     """A model that is ready to run on a device."""
 
     def __init__(self, model: OnnxModel, device: Device) -> None:
@@ -143,7 +143,7 @@ def _key(item: Shape | Array) -> Any:
     return item.shape, item.dtype.str, hashlib.sha256(np.ascontiguousarray(item).tobytes()).digest()
 
 
-class ClconvBackend(Backend):  # type: ignore[misc]
+class ClconvBackend(Backend):
     """`onnx.backend.base.Backend` over OpenCL devices."""
 
     @classmethod

@@ -80,6 +80,8 @@ class Converter:
         self.transposed = self._transposable()
         for name in self.transposed:
             self.arrays[name] = np.ascontiguousarray(self.arrays[name].T)
+            if name in model.arrays:
+                model.arrays[name] = self.arrays[name].T  # a view: one copy is enough
 
     def _folded(self, nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
         """The nodes that read something else than known arrays; the others are computed."""
@@ -355,6 +357,14 @@ class OnnxNetwork(Network):
         """The file's arrays; no seed changes them."""
         arrays = self.converter.arrays
         return {name: np.asarray(arrays[name], np.float32).reshape(s) for name, s in self.array_shapes().items()}
+
+
+    def updated(self, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> Any:
+        """The ModelProto of the file with other arrays."""
+        from .onnx_export import updated_model
+
+        public = {name: a.T if name in self.converter.transposed else a for name, a in arrays.items()}
+        return updated_model(self.model.skeleton, self.model.arrays, public, metadata)
 
 
 def _remember(table: dict[Any, Any], key: object, item: object) -> None:
