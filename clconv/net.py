@@ -18,9 +18,10 @@ from .errors import ArgumentError, StateError
 from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
 from .inputs import images, labelled
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
-from .io.onnx_export import described, export_network, write_onnx
+from .io.onnx_export import export_network
 from .io.onnx_file import read_onnx
 from .io.onnx_network import OnnxNetwork
+from .io.onnx_write import described, write_onnx
 from .nn import pattern
 from .nn.base import Layer
 from .nn.network import Network

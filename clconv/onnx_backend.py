@@ -22,8 +22,8 @@ import numpy as np
 from . import engine, passes
 from .device import Device, choose, devices
 from .errors import ArgumentError, ClconvError, ModelFileError
+from .io.onnx_convert import Built, Converter, check_operators
 from .io.onnx_file import OnnxModel, onnx_package, parse_model
-from .io.onnx_network import Built, Converter, check_operators
 from .io.onnx_shape import is_float
 from .io.onnx_values import NeedsConstant, Shape
 from .packing import Array

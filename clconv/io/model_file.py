@@ -21,6 +21,7 @@ from ..errors import ModelFileError
 from ..files import replacing
 from ..nn.network import Network
 from ..packing import Array
+from .onnx_network import FORMAT_KEY, OnnxNetwork
 
 DESCRIPTION, METADATA, TRAINING = "clconv", "clconv.metadata", "clconv.training"
 
@@ -139,7 +140,8 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
             f"{where}: a safetensors file without a clconv network; load its weights into a network "
             "with net.load_weights(path)"
         )
-    network = Network.from_json(texts[DESCRIPTION], where)
+    kind = OnnxNetwork if texts[DESCRIPTION].startswith(f'{{"{FORMAT_KEY}"') else Network
+    network = kind.from_json(texts[DESCRIPTION], where)
     arrays = {name: a for name, a in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
     optimizer = {
         n.removeprefix(OPTIMIZER_PREFIX): a for n, a in tensors.items() if n.startswith(OPTIMIZER_PREFIX)

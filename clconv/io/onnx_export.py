@@ -8,22 +8,19 @@ Inside, vectors are (N, K) as ONNX has them; the batch size stays open.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ModelFileError
-from ..files import replacing
 from ..nn.base import Layer
 from ..nn.network import Entry, Network
 from ..packing import Array
-from .onnx_file import LIMIT_BYTES, onnx_package
+from .onnx_file import onnx_package
+from .onnx_write import METADATA, add_arrays
 
 OPSET, IR_VERSION = 17, 8
-METADATA = "clconv.metadata"
 
 
 class Exporter:
@@ -311,7 +308,7 @@ def export_network(
         [helper.make_tensor_value_info("x", kind, ["N", *network.input_shape])],
         [helper.make_tensor_value_info("y", kind, out)],
     )
-    _add_arrays(e.onnx, graph, e.initializers)
+    add_arrays(e.onnx, graph, e.initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="clconv")
     model.ir_version = IR_VERSION
     if metadata:
@@ -336,68 +333,3 @@ def _write(e: Exporter, entry: Entry, xs: list[str], y: str) -> None:
     e.name = entry.name
     e.shapes[y] = layer.reference.output_shape(layer.arguments, [e.shapes[x] for x in xs])
     WRITERS[kind](e, layer, xs, y)
-
-
-def _add_arrays(onnx: Any, graph: Any, arrays: Mapping[str, Array]) -> None:
-    if sum(array.nbytes for array in arrays.values()) >= LIMIT_BYTES - (1 << 20):
-        raise ModelFileError("onnx: weights of 2 GiB or more do not fit into one ONNX file; save as .safetensors")
-    for name, array in arrays.items():
-        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
-
-
-def updated_model(
-    skeleton: bytes, arrays: Mapping[str, Array], public: Mapping[str, Array], metadata: Mapping[str, Any]
-) -> Any:
-    """The ModelProto of a file that was read, with its arrays; those in `public` take the place of what made them.
-
-    Args:
-        skeleton, arrays: of `OnnxModel`. public: arrays of the network by name, in any shape of as many elements.
-    """
-    onnx = onnx_package()
-    model = onnx.ModelProto.FromString(skeleton)
-    graph = model.graph
-    for tensor in graph.initializer:
-        array = arrays[tensor.name]
-        if tensor.name in public:
-            array = np.asarray(public[tensor.name]).reshape(tuple(tensor.dims)).astype(array.dtype)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array, order="C"), tensor.name))
-    there = {tensor.name for tensor in graph.initializer}
-    computed = {name: array for name, array in public.items() if name not in there}
-    kept = [node for node in graph.node if not any(output in computed for output in node.output)]
-    del graph.node[:]
-    graph.node.extend(kept)
-    _add_arrays(onnx, graph, computed)
-    texts = {item.key: item.value for item in model.metadata_props}
-    ours = {key: value for key, value in metadata.items() if texts.get(key) != value}
-    if ours:
-        texts[METADATA] = json.dumps(ours)
-    onnx.helper.set_model_props(model, texts)
-    return model
-
-
-def described(properties: Mapping[str, str]) -> dict[str, Any]:
-    """What `clconv` said about a network in an ONNX file, beside what others did."""
-    others: dict[str, Any] = {key: value for key, value in properties.items() if key != METADATA}
-    try:
-        ours = json.loads(properties.get(METADATA, "{}"))
-    except ValueError:
-        return others
-    return {**others, **ours} if isinstance(ours, dict) else others
-
-
-def write_onnx(path: str | os.PathLike[str], model: Any) -> None:
-    """Checks a model and writes it, atomically.
-
-    Raises:
-        ModelFileError: ONNX's own checker finds fault, or the file cannot be written; what was there is unchanged.
-    """
-    onnx = onnx_package()
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise ModelFileError(f"{path}: ONNX's checker refuses the model: {error}") from error
-    try:
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be written: {error.strerror}; what was there is unchanged") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -116,8 +116,13 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
     return parse_model(proto, str(path), file.parent)
 
 
-def parse_model(proto: Any, where: str, folder: Path | None = None) -> OnnxModel:
-    """A model from its protobuf message. `folder` is where external data may lie.
+def parse_model(
+    proto: Any, where: str, folder: Path | None = None, absent: Collection[str] = frozenset()
+) -> OnnxModel:
+    """A model from its protobuf message.
+
+    Args:
+        folder: where external data may lie. absent: initializers whose contents come from elsewhere; zeros here.
 
     Raises:
         ModelFileError: see `read_onnx`.
@@ -134,7 +139,10 @@ def parse_model(proto: Any, where: str, folder: Path | None = None) -> OnnxModel
     arrays = {}
     for tensor in graph.initializer:
         _check_name(tensor.name, where)
-        arrays[tensor.name] = tensor_array(tensor, where, folder)
+        if tensor.name in absent:
+            arrays[tensor.name] = np.broadcast_to(np.zeros((), tensor_type(tensor, where)), _shape(tensor, where))
+        else:
+            arrays[tensor.name] = tensor_array(tensor, where, folder)
     if graph.sparse_initializer:
         raise ModelFileError(f"{where}: sparse initializers are not supported")
     inputs = [_port(info, where) for info in graph.input if info.name not in arrays]
@@ -178,13 +186,7 @@ def tensor_array(tensor: Any, where: str, folder: Path | None) -> Array:
     """
     onnx = onnx_package()
     label = f"{where}: tensor {tensor.name!r}"
-    shape = tuple(tensor.dims)
-    try:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{label}: data type {tensor.data_type} is not supported") from error
-    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize >= LIMIT_BYTES:
-        raise ModelFileError(f"{label}: the shape {shape} is negative, or larger than 2 GiB")
+    dtype, shape = tensor_type(tensor, where), _shape(tensor, where)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return _external(tensor, label, shape, dtype, folder)
     if tensor.HasField("raw_data") and dtype.itemsize * math.prod(shape) != len(tensor.raw_data) and dtype.kind != "V":
@@ -197,6 +199,31 @@ def tensor_array(tensor: Any, where: str, folder: Path | None) -> Array:
     except Exception as error:  # damaged data make the package raise anything
         raise ModelFileError(f"{label}: shape {shape} and data do not agree: {error}") from error
     return array
+
+
+def tensor_type(tensor: Any, where: str) -> np.dtype[Any]:
+    """The NumPy type of a TensorProto.
+
+    Raises:
+        ModelFileError: NumPy has none.
+    """
+    try:
+        dtype: np.dtype[Any] = np.dtype(onnx_package().helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        return dtype
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{where}: tensor {tensor.name!r}: data type {tensor.data_type} is not supported"
+        ) from error
+
+
+def _shape(tensor: Any, where: str) -> tuple[int, ...]:
+    """The extents of a TensorProto, if an array of that size is possible."""
+    shape = tuple(tensor.dims)
+    if any(n < 0 for n in shape) or math.prod(shape) * tensor_type(tensor, where).itemsize >= LIMIT_BYTES:
+        raise ModelFileError(
+            f"{where}: tensor {tensor.name!r}: the shape {shape} is negative, or larger than 2 GiB"
+        )
+    return shape
 
 
 def _external(tensor: Any, label: str, shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path | None) -> Array:
