@@ -48,6 +48,51 @@ typedef PASTE(uint, B) VU;
 
 #define UNROLL _Pragma("unroll")
 
+// STEP(0, a) .. STEP(n - 1, a): an unrolled loop, n at most 28. Steps of REPEAT may use REPEAT_4, n at most 4. With
+// WRITE_OUT the preprocessor unrolls: for compilers that do not, on devices that limit iterations. Where a compiler
+// unrolls, it makes better code of a loop.
+#ifndef WRITE_OUT
+#define REPEAT(n, STEP, a) \
+    UNROLL for (int repeated = 0; repeated < (n); repeated++) { STEP(repeated, a) }
+#define REPEAT_4(n, STEP, a) \
+    UNROLL for (int repeated_4 = 0; repeated_4 < (n); repeated_4++) { STEP(repeated_4, a) }
+#else
+#define REPEAT(n, STEP, a) PASTE(REPEAT_TO_, n)(STEP, a)
+#define REPEAT_4(n, STEP, a) PASTE(REPEAT_4_TO_, n)(STEP, a)
+#define REPEAT_4_TO_1(STEP, a) STEP(0, a)
+#define REPEAT_4_TO_2(STEP, a) REPEAT_4_TO_1(STEP, a) STEP(1, a)
+#define REPEAT_4_TO_3(STEP, a) REPEAT_4_TO_2(STEP, a) STEP(2, a)
+#define REPEAT_4_TO_4(STEP, a) REPEAT_4_TO_3(STEP, a) STEP(3, a)
+#define REPEAT_TO_1(STEP, a) STEP(0, a)
+#define REPEAT_TO_2(STEP, a) REPEAT_TO_1(STEP, a) STEP(1, a)
+#define REPEAT_TO_3(STEP, a) REPEAT_TO_2(STEP, a) STEP(2, a)
+#define REPEAT_TO_4(STEP, a) REPEAT_TO_3(STEP, a) STEP(3, a)
+#define REPEAT_TO_5(STEP, a) REPEAT_TO_4(STEP, a) STEP(4, a)
+#define REPEAT_TO_6(STEP, a) REPEAT_TO_5(STEP, a) STEP(5, a)
+#define REPEAT_TO_7(STEP, a) REPEAT_TO_6(STEP, a) STEP(6, a)
+#define REPEAT_TO_8(STEP, a) REPEAT_TO_7(STEP, a) STEP(7, a)
+#define REPEAT_TO_9(STEP, a) REPEAT_TO_8(STEP, a) STEP(8, a)
+#define REPEAT_TO_10(STEP, a) REPEAT_TO_9(STEP, a) STEP(9, a)
+#define REPEAT_TO_11(STEP, a) REPEAT_TO_10(STEP, a) STEP(10, a)
+#define REPEAT_TO_12(STEP, a) REPEAT_TO_11(STEP, a) STEP(11, a)
+#define REPEAT_TO_13(STEP, a) REPEAT_TO_12(STEP, a) STEP(12, a)
+#define REPEAT_TO_14(STEP, a) REPEAT_TO_13(STEP, a) STEP(13, a)
+#define REPEAT_TO_15(STEP, a) REPEAT_TO_14(STEP, a) STEP(14, a)
+#define REPEAT_TO_16(STEP, a) REPEAT_TO_15(STEP, a) STEP(15, a)
+#define REPEAT_TO_17(STEP, a) REPEAT_TO_16(STEP, a) STEP(16, a)
+#define REPEAT_TO_18(STEP, a) REPEAT_TO_17(STEP, a) STEP(17, a)
+#define REPEAT_TO_19(STEP, a) REPEAT_TO_18(STEP, a) STEP(18, a)
+#define REPEAT_TO_20(STEP, a) REPEAT_TO_19(STEP, a) STEP(19, a)
+#define REPEAT_TO_21(STEP, a) REPEAT_TO_20(STEP, a) STEP(20, a)
+#define REPEAT_TO_22(STEP, a) REPEAT_TO_21(STEP, a) STEP(21, a)
+#define REPEAT_TO_23(STEP, a) REPEAT_TO_22(STEP, a) STEP(22, a)
+#define REPEAT_TO_24(STEP, a) REPEAT_TO_23(STEP, a) STEP(23, a)
+#define REPEAT_TO_25(STEP, a) REPEAT_TO_24(STEP, a) STEP(24, a)
+#define REPEAT_TO_26(STEP, a) REPEAT_TO_25(STEP, a) STEP(25, a)
+#define REPEAT_TO_27(STEP, a) REPEAT_TO_26(STEP, a) STEP(26, a)
+#define REPEAT_TO_28(STEP, a) REPEAT_TO_27(STEP, a) STEP(27, a)
+#endif
+
 #define BLOCKS(channels) (((channels) + B - 1) / B)
 
 // Keeps the lanes of channel block `block` that hold one of `channels` channels, zeroes the tail.

@@ -47,18 +47,30 @@
 #define COPY_CHANNEL 1
 #endif
 
-// acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap.
-#define MULTIPLY_TAP(source, pixel, channel)                              \
-    for (int c = 0; c < channels; c++) {                                  \
-        VF weight[KB];                                                    \
-        UNROLL for (int j = 0; j < KB; j++)                               \
-            weight[j] = tap[j * (size_t)filter_stride + c];               \
-        UNROLL for (int i = 0; i < WT; i++) {                             \
-            VF value = (VF)((source)[i * (pixel) + c * (channel)]);       \
-            UNROLL for (int j = 0; j < KB; j++)                           \
-                acc[j][i] = fma(value, weight[j], acc[j][i]);             \
-        }                                                                 \
+// acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap, with x[i][c] in the image or in the copy.
+#define IN_IMAGE(i) pixels[(i) * SW * PIXEL + c * CHANNEL]
+#define IN_COPY(i) ((const real *)copy)[(i) * COPY_PIXEL + c * COPY_CHANNEL]
+#define LOAD_WEIGHT(j, a) weight[j] = tap[(j) * (size_t)filter_stride + c];
+#define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
+#define MULTIPLY(i, VALUE)                \
+    {                                     \
+        const VF value = (VF)(VALUE(i));  \
+        REPEAT_4(KB, MULTIPLY_ADD, i)     \
     }
+#define MULTIPLY_TAP(VALUE)                  \
+    for (int c = 0; c < channels; c++) {     \
+        VF weight[KB];                       \
+        REPEAT_4(KB, LOAD_WEIGHT, 0)         \
+        REPEAT(WT, MULTIPLY, VALUE)          \
+    }
+
+// The columns of the tile that are there, and zeros.
+#define IS_COLUMN(i) (col + (i) * SW >= 0 && col + (i) * SW < w_in)
+#if PLANAR
+#define COPY(i, a) copy[(i) + c * WT] = IS_COLUMN(i) ? pixels[(i) * SW + c * CHANNEL] : 0;
+#else
+#define COPY(i, a) copy[i] = IS_COLUMN(i) ? ((__global const VF *)pixels)[(i) * SW] : (VF)(0);
+#endif
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_direct(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int c_total, int h_in, int w_in,
@@ -126,23 +138,18 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_direct(
                 __global const VF *tap = filter + ((size_t)(depth * kernel_h + r) * kernel_w + s) * B;
                 __global const real *pixels = block + ((long)row * w_in + col) * PIXEL;
                 if (col >= 0 && col + (WT - 1) * SW < w_in) {
-                    MULTIPLY_TAP(pixels, SW * PIXEL, CHANNEL)
+                    MULTIPLY_TAP(IN_IMAGE)
                 } else {
 #if PLANAR
                     real copy[WT * B];
-                    for (int i = 0; i < WT; i++)
-                        for (int c = 0; c < channels; c++)
-                            copy[i + c * WT] =
-                                col + i * SW >= 0 && col + i * SW < w_in ? pixels[i * SW + c * CHANNEL] : 0;
-                    MULTIPLY_TAP(copy, COPY_PIXEL, COPY_CHANNEL)
+                    for (int c = 0; c < channels; c++) {
+                        REPEAT(WT, COPY, 0)
+                    }
 #else
                     VF copy[WT];
-                    UNROLL for (int i = 0; i < WT; i++)
-                        copy[i] = col + i * SW >= 0 && col + i * SW < w_in
-                                      ? ((__global const VF *)pixels)[i * SW]
-                                      : (VF)(0);
-                    MULTIPLY_TAP(((const real *)copy), COPY_PIXEL, COPY_CHANNEL)
+                    REPEAT(WT, COPY, 0)
 #endif
+                    MULTIPLY_TAP(IN_COPY)
                 }
             }
         }

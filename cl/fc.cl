@@ -26,6 +26,22 @@
 #define WG 1
 #endif
 
+// Steps of a product: a vector of each output block, times one value of each row.
+#define LOAD_WEIGHT(j, a) weight[j] = weights[(size_t)(j) * length + l];
+#define LOAD_GRADIENT(j, a) g[j] = BLOCKS_AT(const, dy)[(size_t)n * k_blocks + kb0 + (j)];
+#define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
+#define MULTIPLY_ADD_GRADIENT(j, i) acc[j][i] = fma(value, g[j], acc[j][i]);
+#define MULTIPLY(i, a)                                            \
+    {                                                             \
+        const VF value = (VF)(rows[(size_t)(i) * length + l]);    \
+        REPEAT_4(KB, MULTIPLY_ADD, i)                             \
+    }
+#define MULTIPLY_GRADIENT(i, a)                   \
+    {                                             \
+        const VF value = (VF)(row[i]);            \
+        REPEAT_4(KB, MULTIPLY_ADD_GRADIENT, i)    \
+    }
+
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x), TENSOR(const, w),
                                                                    TENSOR(const, bias), TENSOR(, y), int items,
                                                                    int batch, int length, int k_total, int activation,
@@ -45,13 +61,8 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x
             acc[j][i] = (VF)(0);
     for (int l = 0; l < length; l++) {
         VF weight[KB];
-        UNROLL for (int j = 0; j < KB; j++)
-            weight[j] = weights[(size_t)j * length + l];
-        UNROLL for (int i = 0; i < NT; i++) {
-            const VF value = (VF)(rows[(size_t)i * length + l]);
-            UNROLL for (int j = 0; j < KB; j++)
-                acc[j][i] = fma(value, weight[j], acc[j][i]);
-        }
+        REPEAT_4(KB, LOAD_WEIGHT, 0)
+        REPEAT(NT, MULTIPLY, 0)
     }
     UNROLL for (int j = 0; j < KB; j++) {
         const int kb = kb0 + j;
@@ -81,14 +92,9 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc_grad_w(TENSOR(c
             acc[j][i] = (VF)(0);
     for (int n = 0; n < batch; n++) {
         VF g[KB];
-        UNROLL for (int j = 0; j < KB; j++)
-            g[j] = BLOCKS_AT(const, dy)[(size_t)n * k_blocks + kb0 + j];
+        REPEAT_4(KB, LOAD_GRADIENT, 0)
         __global const real *row = AT(x) + (size_t)n * length + l0;
-        UNROLL for (int i = 0; i < LT; i++) {
-            const VF value = (VF)(row[i]);
-            UNROLL for (int j = 0; j < KB; j++)
-                acc[j][i] = fma(value, g[j], acc[j][i]);
-        }
+        REPEAT(LT, MULTIPLY_GRADIENT, 0)
     }
     UNROLL for (int j = 0; j < KB; j++)
         if (j >= kb_skip)

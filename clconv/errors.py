@@ -11,6 +11,7 @@ ClconvError
 ├── DeviceError           (RuntimeError) no usable device, or a device that failed
 │   ├── NoDeviceError     nothing works here; says why and what would help
 │   ├── DeviceChoiceError the name given matches no device, or several
+│   ├── DeviceLimitError  more than the device computes rightly; nothing was run
 │   ├── BuildError        a kernel did not compile; carries the compiler's log
 │   └── OpenCLError       an OpenCL call failed; carries the status and where it happened
 └── OutOfMemoryError      (MemoryError)  the device refused an allocation
@@ -71,6 +72,10 @@ class NoDeviceError(DeviceError):
 
 class DeviceChoiceError(DeviceError):
     """The device name given matches no device, or more than one."""
+
+
+class DeviceLimitError(DeviceError):
+    """A kernel would exceed what the device computes rightly; nothing was run."""
 
 
 class BuildError(DeviceError):

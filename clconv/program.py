@@ -90,7 +90,8 @@ def _inlined(file: str, seen: set[str]) -> Iterable[str]:
 def options(device: Device, key: ProgramKey) -> tuple[str, ...]:
     """The compiler's options for a program on a device."""
     assert not any(re.search(r"\s", name + value) for name, value in key.defines), key
-    defines = (("B", str(device.facts.block)), *key.defines)
+    written_out = (("WRITE_OUT", "1"),) if device.facts.loop_limit else ()
+    defines = (("B", str(device.facts.block)), *written_out, *key.defines)
     return ("-cl-std=CL1.2", *(f"-D{name}={value}" for name, value in defines))
 
 

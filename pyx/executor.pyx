@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
-from clconv.errors import StateError
+from clconv.errors import DeviceLimitError, StateError
 
 from . cimport opencl
 from .memory cimport Slab, Tensor
@@ -54,8 +54,22 @@ class Recorder:
         self.label = ""
         self.launches = []
 
-    def launch(self, file, kernel, global_size, args, *, defines=None, local_size=None):
-        """Appends a launch; see `Launch`."""
+    def launch(self, file, kernel, global_size, args, *, defines=None, local_size=None, iterations=0):
+        """Appends a launch; see `Launch`.
+
+        Args:
+            iterations: at most so many loop iterations does a work-item run (layer.pyx: `looped`); 0: a few,
+                whatever the shapes.
+
+        Raises:
+            DeviceLimitError: more than the device computes rightly.
+        """
+        limit = self.facts.loop_limit
+        if limit and iterations > limit:
+            raise DeviceLimitError(
+                f"{self.label}: {kernel}: a work-item would run up to {iterations} loop iterations, but "
+                f"{self.facts.name} stops after about {limit} without an error; use another device"
+            )
         self.launches.append(
             Launch(file, kernel, defines or {}, global_size, local_size, args, f"{self.label}: {kernel}")
         )

@@ -114,6 +114,14 @@ class Layer:
         return type(self).gradient is not Layer.gradient
 
 
+def looped(times, inside=0):
+    """Loop iterations of a loop with so many iterations `inside` each of its own; the check that ends it counts, too.
+
+    Those that REPEAT of common.h writes out do not count, those with UNROLL do: not every compiler heeds it.
+    """
+    return times * (1 + inside) + 1
+
+
 def same_shape(who, specs):
     """Raises ShapeError unless all specs have one shape; returns the spec of it in channel blocks."""
     for spec in specs[1:]:

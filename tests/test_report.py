@@ -34,6 +34,7 @@ FACTS = DeviceFacts(
     work_group=64,
     workers=0,
     build_threads=1,
+    loop_limit=0,
     max_alloc_bytes=2**31,
     global_bytes=2**35,
     local_bytes=2**15,
