@@ -55,7 +55,7 @@ class Settings:
     weight_decay: float
     loss: str
     schedule: str
-    warmup: int
+    warmup: int | None
     crop: int
     flip: bool
     jitter: tuple[float, float, float]
@@ -131,7 +131,10 @@ def _check_target(path: Path) -> None:
     "--schedule", default="cosine", type=click.Choice(list(SCHEDULES)), show_default=True, help="How the rate falls."
 )
 @click.option(
-    "--warmup", default=0, type=click.IntRange(0), metavar="STEPS", help="Steps over which the rate first rises."
+    "--warmup",
+    type=click.IntRange(0),
+    metavar="STEPS",
+    help="Steps over which the rate first rises.  [default: a twentieth of the run, at most 100]",
 )
 @click.option("--crop", default=0, type=click.IntRange(0), metavar="PAD", help="Shift images by up to PAD pixels.")
 @click.option("--flip", is_flag=True, help="Mirror half of the images left to right.")
@@ -267,6 +270,9 @@ def _fit(net: Net, data: Dataset, test: Dataset | None, settings: Settings, out:
     if settings.validation is not None:
         data, held_out = split(data, settings.validation, settings.seed)
         name = "validation"
+    warmup = settings.warmup
+    if warmup is None:  # the first steps after the initialisation are the largest
+        warmup = min(100, settings.epochs * (len(data) // settings.batch) // 20)
     with TrainingDisplay(out, settings.epochs, name) as display:
         return net.fit(
             data,
@@ -274,7 +280,7 @@ def _fit(net: Net, data: Dataset, test: Dataset | None, settings: Settings, out:
             batch_size=settings.batch,
             loss=settings.loss,
             optimizer=settings.make_optimizer(),
-            schedule=SCHEDULES[settings.schedule](warmup=settings.warmup),
+            schedule=SCHEDULES[settings.schedule](warmup=warmup),
             validation=held_out,
             augmentation=settings.augmentation,
             memory=settings.memory,
