@@ -134,7 +134,7 @@ def _check_target(path: Path) -> None:
     "--warmup",
     type=click.IntRange(0),
     metavar="STEPS",
-    help="Steps over which the rate first rises.  [default: a twentieth of the run, at most 100]",
+    help="Steps over which the rate first rises.  [default: a fifth of an epoch, at most 100]",
 )
 @click.option("--crop", default=0, type=click.IntRange(0), metavar="PAD", help="Shift images by up to PAD pixels.")
 @click.option("--flip", is_flag=True, help="Mirror half of the images left to right.")
@@ -272,7 +272,7 @@ def _fit(net: Net, data: Dataset, test: Dataset | None, settings: Settings, out:
         name = "validation"
     warmup = settings.warmup
     if warmup is None:  # the first steps after the initialisation are the largest
-        warmup = min(100, settings.epochs * (len(data) // settings.batch) // 20)
+        warmup = min(100, len(data) // settings.batch // 5)
     with TrainingDisplay(out, settings.epochs, name) as display:
         return net.fit(
             data,
