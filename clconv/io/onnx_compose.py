@@ -97,3 +97,20 @@ def shrink(b: Builder, n: Op) -> Tensor:
     near = unary(b, unary(b, x, "neg"), "thresholded_relu", lambd)
     kept = combine(b, "Sub", far, near)
     return combine(b, "Sub", kept, combine(b, "Mul", unary(b, kept, "sign"), b.fold(np.float32(bias))))
+
+
+@operator("LpNormalization")
+def lp_normalization(b: Builder, n: Op) -> Tensor:
+    """x over its norm along an axis; where the norm is 0, so is x."""
+    x = n.x()
+    axis = axis_of(int(n.get("axis", -1)), len(x.shape))
+    norm = reduced(b, "ReduceL1" if n.get("p", 2) == 1 else "ReduceL2", x, (axis,), True)
+    return combine(b, "Div", x, unary(b, norm, "clip", float(np.finfo(np.float32).tiny), math.inf))
+
+
+@operator("Swish")
+def swish(b: Builder, n: Op) -> Tensor:
+    """x sigmoid(alpha x)."""
+    x = n.x()
+    inner = combine(b, "Mul", x, b.fold(np.float32(n.get("alpha", 1.0))))
+    return combine(b, "Mul", x, unary(b, inner, "sigmoid"))

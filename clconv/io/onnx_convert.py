@@ -80,14 +80,14 @@ class Converter:
     def _folded(self, nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
         """The nodes that read something else than known arrays; the others are computed."""
         left = []
+        b = Builder(train=False, users={}, transposed=frozenset())
         for node in nodes:
             names = [name for name in node.inputs if name]
-            if not all(name in self.arrays for name in names) or not self._fold(node):
+            if not all(name in self.arrays for name in names) or not self._fold(b, node):
                 left.append(node)
         return left
 
-    def _fold(self, node: OnnxNode) -> bool:
-        b = Builder(train=False, users={}, transposed=frozenset())
+    def _fold(self, b: Builder, node: OnnxNode) -> bool:
         tensors = {name: Host(self.arrays[name], name, True) for name in node.inputs if name}
         try:
             results = _convert(b, node, tensors, self.model.opset)
@@ -159,6 +159,8 @@ class Converter:
                     result = replace(result, name=name)
                 if name and result is not None:
                     tensors[name] = result
+                    if isinstance(result, Device):
+                        b.born.setdefault(result.value, name)
         if needs and len(needs) == len(problems) and all(error.roots for error in needs):
             raise NeedsConstant(str(needs[0]), frozenset().union(*(error.roots for error in needs)))
         if problems:

@@ -12,9 +12,10 @@ from .._core import elementwise
 from .._core.activation import Activation
 from .._core.norm import BatchNormInfer
 from ..packing import Array
+from ..shapes import TensorSpec
 from .onnx_shape import reread
 from .onnx_table import operator
-from .onnx_values import Builder, Device, Host, Op, Tensor, Unsupported
+from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported
 
 # ONNX name -> activation that the operators on channel blocks apply.
 BLOCK_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
@@ -160,12 +161,13 @@ BINARY: dict[str, tuple[Callable[[Array, Array], Any], str]] = {
     "Equal": (np.equal, ""),
     "Greater": (np.greater, "greater"),
     "GreaterOrEqual": (np.greater_equal, "greater_equal"),
-    "Less": (np.less, ""),
-    "LessOrEqual": (np.less_equal, ""),
+    "Less": (np.less, "greater"),
+    "LessOrEqual": (np.less_equal, "greater_equal"),
     "And": (np.logical_and, ""),
     "Or": (np.logical_or, ""),
     "Xor": (np.logical_xor, ""),
 }
+MIRRORED = ("Less", "LessOrEqual")  # a < w is w > a
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor")
 
 
@@ -175,7 +177,31 @@ def binary_operator(b: Builder, n: Op) -> Tensor:
     a, w = n.x(0), n.x(1)
     if n.get("broadcast") and n.get("axis") is not None:  # before opset 7: where the axes of w begin
         w = reread(b, w, (*w.shape, *(1,) * (len(a.shape) - int(n.get("axis")) - len(w.shape))))
+    if n.node.op == "Add":
+        for x, known, name in ((a, w, n.node.inputs[0]), (w, a, n.node.inputs[1])):
+            if isinstance(x, Device) and isinstance(known, Host) and _becomes_bias(b, x, known, name):
+                return x
     return combine(b, n.node.op, a, w)
+
+
+def _becomes_bias(b: Builder, x: Device, number: Host, name: str) -> bool:
+    """Gives the layer that makes `x` a bias, where it has none and nobody else reads `x`; says whether it did."""
+    node = x.value.producer
+    if node is None or b.users.get(name) != 1 or b.born.get(x.value) != name or getattr(node.layer, "inputs", ()) != ("x", "w", "b"):
+        return False
+    channels = x.value.spec.shape[1]
+    fits = x.blocked and number.static and number.array.size == channels and _aligned(x, number) is not None
+    if not fits or node.inputs[2] is not None or node.layer.activation != "none":
+        return False
+    node.inputs = (*node.inputs[:2], b.param(number, TensorSpec((1, channels, 1, 1))))
+    return True
+
+
+def _aligned(x: Device, number: Host) -> Shape | None:
+    """The shape of one number per channel of `x`, or of one for all, with as many axes as `x`; None if it is not."""
+    aligned = (1,) * (len(x.shape) - len(number.shape)) + number.shape
+    fits = len(aligned) == len(x.shape) > 1 and number.array.size in (1, aligned[1])
+    return aligned if fits and aligned[1] in (1, x.shape[1]) else None
 
 
 def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
@@ -195,17 +221,17 @@ def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
     from .._core.plain_elementwise import Binary
 
     shape = np.broadcast_shapes(a.shape, w.shape)
-    y = b.add(Binary(name), b.plain(a), b.plain(w))
+    first, second = (w, a) if op in MIRRORED else (a, w)
+    y = b.add(Binary(name), b.plain(first), b.plain(second))
     return b.made(y, shape, a, w, dtype=np.bool_ if op in COMPARISONS else None)
 
 
 def _per_channel(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor | None:
     """Arithmetic of an image in channel blocks with one known number per channel, or one for all, if it is that."""
     x, known = (a, w) if isinstance(a, Device) else (w, a)
-    if not (isinstance(x, Device) and isinstance(known, Host)) or not x.blocked or known.dtype.kind != "f":
+    if b.train or not (isinstance(x, Device) and isinstance(known, Host)) or not x.blocked or known.dtype.kind != "f":
         return None
-    aligned = (1,) * (len(x.shape) - len(known.shape)) + known.shape
-    if len(aligned) > len(x.shape) or known.array.size not in (1, aligned[1]) or aligned[1] not in (1, x.shape[1]):
+    if _aligned(x, known) is None:
         return None
     number = known.array.astype(np.float32)
     if op == "Add":

@@ -23,7 +23,7 @@ from ..shapes import TensorSpec
 from .onnx_file import OnnxNode
 
 Shape = tuple[int, ...]
-MAX_HOST_VALUES = 1 << 29  # elements of an array that folding may make: 2 GiB of float32
+MAX_HOST_VALUES = 1 << 28  # elements that folding may make in all: 1 GiB of float32
 
 
 class Unsupported(ClconvError):
@@ -183,6 +183,8 @@ class Builder:
         self.transposed = transposed
         self.label = ""
         self.index = 0
+        self.folded = 0  # elements of arrays made on the host
+        self.born: dict[Value, str] = {}  # the first ONNX name of each value
 
     def add(self, layer: Any, *inputs: Operand) -> Value:
         """Adds an operator; returns its first output."""
@@ -201,9 +203,14 @@ class Builder:
             Unsupported: it is too large.
         """
         result: Array = np.asarray(array)
-        if result.size > MAX_HOST_VALUES:
-            raise Unsupported(f"it makes an array of {result.size} elements, more than {MAX_HOST_VALUES}")
+        self.check_room(result.size)
+        self.folded += result.size if result.base is None else 0
         return Host(result, "", all(isinstance(t, Host) and t.static for t in sources if t is not None))
+
+    def check_room(self, size: int) -> None:
+        """Raises Unsupported where an array of `size` elements is more than the host should hold."""
+        if self.folded + size > MAX_HOST_VALUES:
+            raise Unsupported(f"it makes an array of {size} elements; {MAX_HOST_VALUES} are allowed in all")
 
     # ---------------------------------------------------------------- operands
 
