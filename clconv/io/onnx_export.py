@@ -293,15 +293,15 @@ def export_network(
     for entry in network.entries:
         labels[entry.name] = entry.name if entry.name not in ("x", "y") else f"{entry.name}/output"
         _write(e, entry, [labels[name] for name in entry.inputs], labels[entry.name])
-    last = labels[network.entries[-1].name]
-    flat = last in e.flat
     e.name = "output"
+    last = labels[network.entries[-1].name]
+    last = e.row(last) if network.flat_output else e.image(last)
     if softmax and type(network.entries[-1].layer).__name__ != "Softmax":
         last = e.node("Softmax", [last], "y", axis=1)
     else:
         e.node("Identity", [last], "y")
     k, p, q = network.output_shape
-    out = ["N", k] if flat else ["N", k, p, q]
+    out = ["N", k] if network.flat_output else ["N", k, p, q]
     graph = helper.make_graph(
         e.nodes,
         "clconv",

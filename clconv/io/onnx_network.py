@@ -164,7 +164,8 @@ class OnnxNetwork(Network):
     def updated(self, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> Any:
         """The ModelProto of the file with other arrays."""
         public = {name: a.T if name in self.converter.transposed else a for name, a in arrays.items()}
-        return updated_model(self.model.skeleton, self.model.arrays, public, metadata)
+        ranks = {name: len(tensor.shape) for name, tensor in self.results(self.batch).outputs.items()}
+        return updated_model(self.model.skeleton, self.model.arrays, public, metadata, ranks)
 
 
     def to_json(self) -> str:

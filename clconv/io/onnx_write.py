@@ -42,12 +42,17 @@ def filled_model(skeleton: bytes, arrays: Mapping[str, Array]) -> Any:
 
 
 def updated_model(
-    skeleton: bytes, arrays: Mapping[str, Array], public: Mapping[str, Array], metadata: Mapping[str, Any]
+    skeleton: bytes,
+    arrays: Mapping[str, Array],
+    public: Mapping[str, Array],
+    metadata: Mapping[str, Any],
+    ranks: Mapping[str, int],
 ) -> Any:
     """The ModelProto of a file that was read, with its arrays; those in `public` take the place of what made them.
 
     Args:
         skeleton, arrays: of `OnnxModel`. public: arrays of the network by name, in any shape of as many elements.
+        metadata: added as JSON. ranks: axes of the outputs, for files that do not say.
     """
     onnx = onnx_package()
     current = dict(arrays)
@@ -61,6 +66,9 @@ def updated_model(
     del graph.node[:]
     graph.node.extend(kept)
     add_arrays(onnx, graph, computed)
+    for info in graph.output:
+        if not info.type.tensor_type.HasField("shape"):
+            info.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(ranks[info.name]))
     model.ir_version = max(model.ir_version, LEAST_IR if computed else 0)
     texts = {item.key: item.value for item in model.metadata_props}
     ours = {key: value for key, value in metadata.items() if texts.get(key) != value}
