@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ._core.layout import ToBlocks, ToPlain
 from .engine import Plan, Usage
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, ModelFileError, ShapeError
 from .graph import Node
+from .io.onnx_network import OnnxNetwork
 from .nn.network import Entry, Network
 from .planner import format_bytes
 
@@ -121,6 +122,8 @@ def describe(
     live = plan.live_bytes
     rows = [Row("input", "Input", shapes["input"], math.prod(shapes["input"]), 0, 0, "", 0, None)]
     homes = {"input": "input"}
+    if isinstance(network, OnnxNetwork):
+        rows += [_node_row(step, node, plan, live) for step, node in enumerate(plan.graph.nodes)]
     for entry in network.entries:
         rows.append(_row(entry, shapes, steps.get(entry.name, []), plan, live, homes))
         shapes[entry.name] = rows[-1].shape
@@ -162,6 +165,24 @@ def _row(
         _algorithm(kind, [node for _, node in steps], plan, homes[entry.name]),
         max((plan.choices[node].workspace_bytes for _, node in steps), default=0),
         max((live[step] for step, _ in steps), default=None),
+    )
+
+
+def _node_row(step: int, node: Node, plan: Plan, live: list[int]) -> Row:
+    """A row for one operator, of a network that has no layers of its own: one from an ONNX file."""
+    y, choice = node.outputs[0], plan.choices[node]
+    stored = [value.parameter.public_shape for value in node.reads if value.parameter]
+    weighted = any(len(shape) > 1 for shape in stored)
+    return Row(
+        node.name,
+        type(node.layer).__name__,
+        y.spec.shape,
+        math.prod(y.spec.shape),
+        sum(math.prod(shape) for shape in stored),
+        plan.costs[node].flops // 2 if weighted else 0,
+        str(choice.name),
+        choice.workspace_bytes,
+        live[step],
     )
 
 
@@ -209,7 +230,7 @@ def report(net: Net, batch: int = 1, mode: str = "both") -> Report:
     if mode != "test":
         try:
             plans.append(net.plan(batch, "train", loss="softmax" if net.network.flat_output else "mse"))
-        except ShapeError as error:
+        except (ArgumentError, ModelFileError, ShapeError) as error:
             if mode == "train":
                 raise
             notes.append(f"training mode: {error}")

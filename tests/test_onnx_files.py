@@ -1,6 +1,7 @@
 """Damaged and hostile ONNX files: a clear error, soon, without memory, and nothing else is opened."""
 
 import builtins
+import contextlib
 import resource
 import sys
 import time
@@ -71,7 +72,8 @@ BROKEN = {
     ),
     "range of 2^40": (
         model([helper.make_node("Range", ["a", "b", "c"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])],
-              [onnx.numpy_helper.from_array(np.array(v, np.int64), n) for n, v in (("a", 0), ("b", 1 << 40), ("c", 1))]),
+              [onnx.numpy_helper.from_array(np.array(v, np.int64), n)
+               for n, v in (("a", 0), ("b", 1 << 40), ("c", 1))]),
         "Range",
     ),
     "expanded to 2^40": (
@@ -169,10 +171,8 @@ def test_random_damage_never_escapes(tmp_path):
         for at in rng.integers(0, len(content), 4):
             content[at] = rng.integers(0, 256)
         path.write_bytes(content[: rng.integers(1, len(content) + 1)])
-        try:
+        with contextlib.suppress(cc.ClconvError):
             cc.load(path).network.array_shapes()
-        except cc.ClconvError:
-            pass
 
 
 def test_external_data_in_the_folder(folder):
@@ -218,7 +218,7 @@ def test_arguments_that_are_not_supported_are_named_at_once(tmp_path):
     ]
     scales = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
     onnx.save(model(nodes, [scales]), tmp_path / "m.onnx")
-    with pytest.raises(ModelFileError, match="(?s)MaxPool.*node 'pool'.*places.*Resize.*node 'grow'.*'strange'"):
+    with pytest.raises(ModelFileError, match=r"(?s)MaxPool.*node 'pool'.*places.*Resize.*node 'grow'.*'strange'"):
         cc.load(tmp_path / "m.onnx").plan()
 
 

@@ -77,7 +77,7 @@ def test_any_size_and_batch_with_several_outputs(segments, device):
         x = floats(*shape)
         found = net.predict(x, batch_size=2)
         assert list(found) == ["y", "classes", "vector"]
-        y, classes, vector = runtime(segments, x)
+        y, _, vector = runtime(segments, x)
         close(found["y"], y)
         close(found["vector"], vector)
         assert found["classes"].dtype == np.int64 and (found["classes"] == found["y"].argmax(1)).all()

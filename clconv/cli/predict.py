@@ -23,7 +23,7 @@ from ..errors import ArgumentError, DataError, ModelFileError, ShapeError
 from ..net import Net, load
 from .display import console, counting, device_line, percent, stop
 from .memory import memory_bytes, memory_line
-from .networks import check_vector, class_names
+from .networks import check_vector, class_names, ends_in_softmax
 from .options import device_option, memory_option
 
 CHUNK = 64  # pictures decoded at a time
@@ -173,9 +173,9 @@ def _probabilities(
     x = np.stack(pictures)
     # Normalised here: as uint8, images three pixels wide could be read in two ways.
     scale = net.normalization or Normalization()
-    scores: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory)
-    scores = scores.reshape(len(x), -1).astype(np.float64)
-    if type(net.network.entries[-1].layer).__name__ == "Softmax":
+    raw: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory)
+    scores: NDArray[np.float64] = raw.reshape(len(x), -1).astype(np.float64)
+    if ends_in_softmax(net.network):
         return scores
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)

@@ -187,7 +187,9 @@ def binary_operator(b: Builder, n: Op) -> Tensor:
 def _becomes_bias(b: Builder, x: Device, number: Host, name: str) -> bool:
     """Gives the layer that makes `x` a bias, where it has none and nobody else reads `x`; says whether it did."""
     node = x.value.producer
-    if node is None or b.users.get(name) != 1 or b.born.get(x.value) != name or getattr(node.layer, "inputs", ()) != ("x", "w", "b"):
+    if b.users.get(name) != 1 or b.born.get(x.value) != name:
+        return False
+    if node is None or node.layer.inputs != ("x", "w", "b"):
         return False
     channels = x.value.spec.shape[1]
     fits = x.blocked and number.static and number.array.size == channels and _aligned(x, number) is not None

@@ -120,6 +120,15 @@ class OnnxNetwork(Network):
         """Whether the first output is one vector per image."""
         return len(self.results(self.batch).outputs[self.output_names[0]].shape) == 2
 
+    @property
+    def ends_in_softmax(self) -> bool:
+        """Whether the first output is that of a Softmax, read in another shape or not."""
+        makers = {name: node for node in self.converter.nodes for name in node.outputs}
+        node = makers.get(self.output_names[0])
+        while node is not None and node.op in ("Flatten", "Identity", "Reshape", "Squeeze"):
+            node = makers.get(node.inputs[0])
+        return node is not None and node.op == "Softmax"
+
     def fitted(self, shape: Sequence[int]) -> OnnxNetwork:
         """The network for images (N, ...) of this shape.
 
