@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import engine, planner, plots, report, settings
+from . import engine, finetune, planner, plots, report, settings
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Plan, Session, Usage
@@ -254,6 +254,38 @@ class Net:
         arrays = read_arrays(path)
         check_arrays(self.network, arrays, str(path))
         self.set_weights(arrays)
+
+    # ---------------------------------------------------------------- fine-tuning
+
+    def freeze(self, *patterns: str) -> None:
+        """Lets training leave parameters as they are: those of the layers or names that the patterns mean.
+
+        Args:
+            patterns: "conv1", "conv1.weight", "layer1*"; without any, nothing is frozen. They take the place of
+                earlier ones. Running statistics of batch normalisation move all the same.
+
+        Raises:
+            ArgumentError: a pattern means no parameter.
+        """
+        with self._lock:
+            self._take(finetune.with_frozen(self.network, finetune.frozen(self.network, patterns)), None)
+
+    def replace_head(self, classes: int, *, seed: int = 0) -> None:
+        """Gives the network `classes` outputs: the last layer with weights becomes one with weights drawn anew.
+
+        Raises:
+            ArgumentError: the network does not end in a fully-connected layer or a convolution.
+        """
+        with self._lock:
+            self._take(*finetune.with_head(self.network, self.get_weights(), classes, seed))
+            self.metadata.pop("classes", None)
+
+    def _take(self, network: Network, arrays: dict[str, Array] | None) -> None:
+        """Another network, with other arrays or the same; what the device held is released."""
+        self._release_training()
+        self._release_test()
+        self.network, self._test, self._training = network, None, None
+        self._held = self._held if arrays is None else arrays
 
     # ---------------------------------------------------------------- inference
 

@@ -31,7 +31,7 @@ FLOORS = [
     ["nn"],
     ["data", "io"],
     ["train"],
-    ["inputs", "inference", "training"],
+    ["finetune", "inputs", "inference", "training"],
     ["report", "gradcheck", "plots"],
     ["net"],
     ["zoo", "selftest", "onnx_backend"],

@@ -90,6 +90,7 @@ class OnnxNetwork(Network):
             raise ModelFileError(f"{self.model.where}: the first output does not depend on the image")
         if train:
             built.graph.outputs = {"y": _as_images(built)}
+            self._freeze(built.graph, train)
         else:
             _remember(self._built, batch, built)
         return built.graph
@@ -151,6 +152,12 @@ class OnnxNetwork(Network):
         if input_shape not in self._others:
             _remember(self._others, input_shape, OnnxNetwork(self.model, input_shape, self.converter))
         return self._others[input_shape]
+
+    def with_frozen(self, names: frozenset[str]) -> OnnxNetwork:
+        """The same network with other parameters that training leaves as they are."""
+        other = OnnxNetwork(self.model, self.sizes, self.converter)
+        other.__dict__["frozen"] = names
+        return other
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Public shapes of all parameters and state, by name."""

@@ -45,10 +45,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in execution order; the last one's output is the network's. `input_shape` is (C, H, W)."""
+    """Layers in execution order; the last one's output is the network's. `input_shape` is (C, H, W).
+
+    `frozen`: names of parameters that training leaves as they are.
+    """
 
     input_shape: tuple[int, int, int]
     entries: tuple[Entry, ...]
+    frozen: frozenset[str] = frozenset()
 
     @classmethod
     def chain(cls, layers: Iterable[Layer], input_shape: Sequence[int]) -> Network:
@@ -128,7 +132,13 @@ class Network:
             except (ShapeError, ArgumentError) as error:
                 raise type(error)(f"layer {entry.name}: {error}") from error
         graph.outputs["y"] = values[self.entries[-1].name]
+        self._freeze(graph, train)
         return graph
+
+    def _freeze(self, graph: Graph, train: bool) -> None:
+        """In a graph for training, makes frozen parameters state, which no update touches."""
+        for name in self.frozen & graph.persistent.keys() if train else ():
+            graph.persistent[name].role = "state"
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
