@@ -31,6 +31,7 @@ from .packing import Array
 onnx_package()
 from onnx.backend.base import Backend, BackendRep, namedtupledict  # noqa: E402
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_PLANS = 4  # prepared plans of a model, each with its weights on the device
 
 
@@ -104,6 +105,7 @@ class ClconvBackendRep(BackendRep):
             array = np.asarray(given[port.name])
             if array.dtype != port.dtype:
                 raise ArgumentError(f"onnx: input {port.name!r} is {array.dtype} where {port.dtype} is expected")
+            _check_range(port.name, array)
             feeds[port.name] = array
         return feeds
 
@@ -135,6 +137,12 @@ class ClconvBackendRep(BackendRep):
     def __del__(self) -> None:
         for prepared in getattr(self, "_plans", {}).values():
             prepared.release()
+
+
+def _check_range(name: str, array: Array) -> None:
+    """Refuses float64 numbers that float32, in which the device computes, cannot hold."""
+    if array.dtype == np.float64 and array.size and np.abs(array[np.isfinite(array)]).max(initial=0) > FLOAT32_MAX:
+        raise ArgumentError(f"onnx: input {name!r} has numbers beyond {FLOAT32_MAX:.3g}: not supported in float32")
 
 
 def _key(item: Shape | Array) -> Any:

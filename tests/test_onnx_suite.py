@@ -132,6 +132,16 @@ def test_inputs_that_do_not_fit():
     np.testing.assert_array_equal(rep.run([np.float32([1, 2, 3]), np.float32([4])])[0], [5, 6, 7])
 
 
+def test_numbers_beyond_float32_are_refused():
+    node = onnx.helper.make_node("Neg", ["a"], ["c"])
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([node], "g", [info("a", 11, [2])], [info("c", 11, [2])])
+    rep = backend.prepare(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]))
+    np.testing.assert_array_equal(rep.run([np.array([1.5, np.inf])])[0], [-1.5, -np.inf])
+    with pytest.raises(ValueError, match="numbers beyond"):
+        rep.run([np.array([1.5, 1e39])])
+
+
 def test_devices(device):
     assert backend.supports_device("CPU") and backend.supports_device(device.key)
     assert not backend.supports_device("NPU 9000")
