@@ -243,6 +243,28 @@ def test_outputs_without_a_batch(tmp_path, device):
         net.predict(x, batch_size=1)
 
 
+def test_conditions_known_beforehand(tmp_path, device):
+    """PyTorch writes squeeze as a question about the shape."""
+
+    def branch(*nodes):
+        made = [helper.make_node(op, ins, outs, **more) for op, ins, outs, more in nodes]
+        return helper.make_graph(made, "b", [], [helper.make_tensor_value_info(nodes[-1][2][0], F, None)])
+
+    many = branch(("Neg", ["a"], ["n"], {}), ("Add", ["n", "a"], ["s"], {}), ("Sub", ["s", "b"], ["t"], {}))
+    nodes = [
+        ("Conv", ["x", "w"], ["a"], {}),
+        ("Shape", ["a"], ["size"], {}),
+        ("Gather", ["size", "one"], ["channels"], {}),
+        ("Equal", ["channels", "four"], ["is"], {}),
+        ("If", ["is"], ["c"], {"then_branch": many, "else_branch": branch(("Identity", ["a"], ["i"], {}))}),
+        ("Mul", ["c", "a"], ["y"], {}),
+    ]
+    arrays = {"w": floats(4, 3, 3, 3), "b": floats(4, 1, 1), "one": np.int64(1), "four": np.int64(4)}
+    path = write(tmp_path / "m.onnx", nodes, arrays, (("x", ["N", 3, 8, 8]),))
+    x = floats(2, 3, 8, 8)
+    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])
+
+
 def test_equality_is_identity(segments):
     a, b = (cc.load(segments).network for _ in range(2))
     assert isinstance(a, OnnxNetwork) and a != b and a == a and len({a, b}) == 2

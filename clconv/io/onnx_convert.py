@@ -24,7 +24,7 @@ from . import (  # noqa: F401  converters register themselves
     onnx_shape,
     onnx_volume,
 )
-from .onnx_file import DOMAINS, OnnxModel, OnnxNode
+from .onnx_file import DOMAINS, Branch, OnnxModel, OnnxNode
 from .onnx_table import CONVERTERS
 from .onnx_values import Builder, Device, Host, NeedsConstant, Op, Shape, Tensor, Unsupported
 
@@ -90,7 +90,7 @@ class Converter:
     def _fold(self, b: Builder, node: OnnxNode) -> bool:
         tensors = {name: Host(self.arrays[name], name, True) for name in node.inputs if name}
         try:
-            results = _convert(b, node, tensors, self.model.opset)
+            results = self._convert(b, node, tensors)
         except (ClconvError, ImportError, ValueError):
             return False
         if not all(isinstance(r, Host) and r.static for r in results if r is not None):
@@ -143,7 +143,7 @@ class Converter:
                 continue  # behind a node that failed
             b.label = node.label
             try:
-                results = _convert(b, node, tensors, self.model.opsets.get(node.domain, self.model.opset))
+                results = self._convert(b, node, tensors)
             except NeedsConstant as error:
                 needs.append(error)
                 problems.append((node, str(error)))
@@ -166,6 +166,27 @@ class Converter:
         if problems:
             raise ModelFileError(_listed(self.model, problems))
 
+    def _convert(self, b: Builder, node: OnnxNode, tensors: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
+        inputs = [tensors[name] if name else None for name in node.inputs]
+        op = Op(node, inputs, self.model.opsets.get(node.domain, self.model.opset))
+        if node.op == "If":
+            return self._taken(b, op, tensors)
+        if node.op not in CONVERTERS:
+            raise Unsupported("inside a condition")
+        made = CONVERTERS[node.op](b, op)
+        return [made] if isinstance(made, Host | Device) else made
+
+    def _taken(self, b: Builder, op: Op, tensors: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
+        """The branch that a condition known beforehand takes, converted in place of its node."""
+        branch = op.get("then_branch" if op.number(0, "condition") else "else_branch")
+        if not isinstance(branch, Branch):
+            raise Unsupported("it has no branch to take")
+        inside = {**tensors, **{name: Host(array, "", False) for name, array in branch.arrays.items()}}
+        for node in branch.nodes:
+            made = self._convert(b, node, inside)
+            inside.update({n: t for n, t in zip(node.outputs, made, strict=False) if n and t is not None})
+        return [inside[name] for name in branch.outputs]
+
     def _finish(self, b: Builder, tensors: Mapping[str, Tensor]) -> Built:
         outputs, labels = {}, {}
         for i, port in enumerate(self.model.outputs):
@@ -187,18 +208,12 @@ def _computed(b: Builder, value: Value) -> Value:
     return b.add(Unary("identity"), value)
 
 
-def _convert(b: Builder, node: OnnxNode, tensors: Mapping[str, Tensor], opset: int) -> Sequence[Tensor | None]:
-    op = Op(node, [tensors[name] if name else None for name in node.inputs], opset)
-    made = CONVERTERS[node.op](b, op)
-    return [made] if isinstance(made, Host | Device) else made
-
-
 def check_operators(model: OnnxModel) -> None:
     """Raises ModelFileError that names all operators without a converter."""
     problems = [
         (node, "")
         for node in model.nodes
-        if node.op not in CONVERTERS or node.domain not in DOMAINS
+        if (node.op not in CONVERTERS and node.op != "If") or node.domain not in DOMAINS
     ]
     if problems:
         raise ModelFileError(_listed(model, problems))

@@ -20,6 +20,7 @@ from ..packing import Array
 
 LIMIT_BYTES = 1 << 31  # of a file, which is protobuf's own limit, and of one tensor
 OLDEST_OPSET = 6
+MAX_DEPTH = 8  # of conditions inside conditions
 DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
 
 Dims = tuple[int | str | None, ...]
@@ -49,6 +50,20 @@ class OnnxNode:
     def label(self) -> str:
         """A name to print: its own or, as many have none, its first output's."""
         return self.name or next(filter(None, self.outputs), self.op)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A graph inside a node, as `If` has two: nodes in order, arrays and the names of its outputs.
+
+    Attributes:
+        captured: names that it reads from around it, as often as it reads them.
+    """
+
+    nodes: list[OnnxNode]
+    arrays: dict[str, Array]
+    outputs: list[str]
+    captured: list[str]
 
 
 @dataclass
@@ -290,28 +305,43 @@ def _port(info: Any, where: str) -> Port:
     return Port(info.name, dtype, tuple(dims))
 
 
-def _node(node: Any, where: str, folder: Path | None) -> OnnxNode:
+def _node(node: Any, where: str, folder: Path | None, depth: int = 0) -> OnnxNode:
     onnx = onnx_package()
+    kinds = onnx.AttributeProto
     attributes: dict[str, Any] = {}
     for item in node.attribute:
-        if item.type == onnx.AttributeProto.TENSOR:
+        if item.type == kinds.TENSOR:
             attributes[item.name] = tensor_array(item.t, where, folder)
-        elif item.type in (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT):
-            attributes[item.name] = item.i if item.type == onnx.AttributeProto.INT else item.f
-        elif item.type == onnx.AttributeProto.STRING:
+        elif item.type in (kinds.INT, kinds.FLOAT):
+            attributes[item.name] = item.i if item.type == kinds.INT else item.f
+        elif item.type == kinds.STRING:
             attributes[item.name] = item.s.decode("utf-8", "replace")
-        elif item.type == onnx.AttributeProto.INTS:
-            attributes[item.name] = tuple(item.ints)
-        elif item.type == onnx.AttributeProto.FLOATS:
-            attributes[item.name] = tuple(item.floats)
-        elif item.type == onnx.AttributeProto.STRINGS:
+        elif item.type in (kinds.INTS, kinds.FLOATS):
+            attributes[item.name] = tuple(item.ints if item.type == kinds.INTS else item.floats)
+        elif item.type == kinds.STRINGS:
             attributes[item.name] = tuple(s.decode("utf-8", "replace") for s in item.strings)
+        elif item.type == kinds.GRAPH and node.op_type == "If":
+            attributes[item.name] = _branch(item.g, where, folder, depth + 1)
         else:
-            attributes[item.name] = None  # a subgraph, say: no converter takes it
+            attributes[item.name] = None  # what no converter takes
     inputs = tuple(node.input)
     if node.op_type == "Gradient":  # reads one more value, which it names in an attribute
         inputs = (*inputs, str(attributes.get("y", "")))
+    for value in attributes.values():
+        if isinstance(value, Branch):
+            inputs = (*inputs, *value.captured)
     return OnnxNode(node.op_type, node.domain, node.name, inputs, tuple(node.output), attributes)
+
+
+def _branch(graph: Any, where: str, folder: Path | None, depth: int) -> Branch:
+    if depth > MAX_DEPTH:
+        raise ModelFileError(f"{where}: conditions are nested more than {MAX_DEPTH} deep")
+    arrays = {tensor.name: tensor_array(tensor, where, folder) for tensor in graph.initializer}
+    nodes = [_node(node, where, folder, depth) for node in graph.node]
+    own = {*arrays, *(name for node in nodes for name in node.outputs)}
+    outputs = [info.name for info in graph.output]
+    captured = [name for names in (*(n.inputs for n in nodes), outputs) for name in names if name and name not in own]
+    return Branch(_sorted(nodes, {*arrays, *captured}, outputs, where), arrays, outputs, captured)
 
 
 def _sorted(nodes: Sequence[OnnxNode], known: set[str], wanted: Sequence[str], where: str) -> list[OnnxNode]:
