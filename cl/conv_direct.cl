@@ -72,7 +72,7 @@
 #define COPY(i, a) copy[i] = IS_COLUMN(i) ? ((__global const VF *)pixels)[(i) * SW] : (VF)(0);
 #endif
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_direct(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_direct(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int c_total, int h_in, int w_in,
     int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
     int pad_left, int dilation_h, int dilation_w, int filter_depth, int k_per_group, int c_per_group, int tiles,

@@ -4,12 +4,11 @@
 //   winograd_conv     y = f(b + A^T [ sum over c of u (B^T d B) ] A), fused per block of tiles
 //
 // Tensors   w filter blocks; u [36][ceil(K/2B)][C][2][B]; x, y channel blocks; bias [K/B][B];
-//           scratch: per work-item 36 * TB * (C + KC*B) values, C padded to blocks
+//           scratch: per work-item 36 * block_tiles * (C + KC*B) values, C padded to blocks
 // Launch    winograd_filter: one item per (output block, input channel). winograd_conv: `workers` persistent items;
-//           each takes blocks of TB tiles and a share of the output channels, transforms the tiles into its scratch
-//           (which stays in the cache), multiplies 36 small matrices and transforms back.
-// Tunables  WT  tiles per register tile (default 14)   TB  tiles per block, a multiple of WT (default 28)
-//           KC  output blocks between two transforms back, even (default 4)
+//           each takes blocks of block_tiles tiles (a multiple of WT) and a share of the output channels, transforms
+//           the tiles into its scratch (which stays in the cache), multiplies 36 small matrices and transforms back.
+// Tunables  WT  tiles per register tile (default 14)   KC  output blocks between two transforms back, even (default 4)
 // Order     tiles lie on the grid of the whole image, each sum runs over c: same bits for every block size.
 // Accuracy  the transforms amplify rounding: errors are within 16 times the direct kernel's bound
 //           (Lavin and Gray 2016; measured in tests/test_winograd.py).
@@ -18,9 +17,6 @@
 
 #ifndef WT
 #define WT 14
-#endif
-#ifndef TB
-#define TB 28
 #endif
 #ifndef KC
 #define KC 4
@@ -76,23 +72,23 @@ static inline void output_4(const VF m0, const VF m1, const VF m2, const VF m3, 
     o[3 * stride] = fma((VF)(8), d, b) + m5;
 }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void winograd_conv(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
     PIECES_OF(x), TENSOR(const, u), TENSOR(const, bias), TENSOR(, y), TENSOR(, scratch), int tiles, int tiles_h,
     int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left,
-    int tile_blocks, int shares, int activation, float slope)
+    int tile_blocks, int block_tiles, int shares, int activation, float slope)
 {
     const int worker = get_global_id(0), workers = get_global_size(0), plane = h_in * w_in;
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), pairs = (k_blocks + 1) / 2;
-    __global VF *spectra = BLOCKS_AT(, scratch) + (size_t)worker * 36 * TB * (c_blocks + KC);
-    __global VF *products = spectra + (size_t)36 * TB * c_blocks;
+    __global VF *spectra = BLOCKS_AT(, scratch) + (size_t)worker * 36 * block_tiles * (c_blocks + KC);
+    __global VF *products = spectra + (size_t)36 * block_tiles * c_blocks;
     for (int work = worker; work < tile_blocks * shares; work += workers) {
-        const int t0 = work / shares * TB, count = min(TB, tiles - t0), share = work % shares;
+        const int t0 = work / shares * block_tiles, count = min(block_tiles, tiles - t0), share = work % shares;
         for (int cb = 0; cb < c_blocks; cb++)
             for (int t = 0; t < count; t++) {
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                 const int row = tile / tiles_w % tiles_h * 4 - pad_top, col = tile % tiles_w * 4 - pad_left;
                 transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb, plane), row, col, h_in, w_in,
-                                     spectra + (size_t)cb * TB + t, (size_t)c_blocks * TB);
+                                     spectra + (size_t)cb * block_tiles + t, (size_t)c_blocks * block_tiles);
             }
         // Output blocks in shares of whole pairs, KC at a time.
         const int first = (long)pairs * share / shares * 2, last = (long)pairs * (share + 1) / shares * 2;
@@ -108,7 +104,8 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void winograd_conv(
                             even[i] = odd[i] = (VF)(0);
                         __global const VF *tap = filter;
                         for (int cb = 0; cb < c_blocks; cb++) {
-                            __global const real *v = (__global const real *)(spectra + ((size_t)xi * c_blocks + cb) * TB + t);
+                            __global const real *v =
+                                (__global const real *)(spectra + ((size_t)xi * c_blocks + cb) * block_tiles + t);
                             const int channels = min(B, c_total - cb * B);
                             for (int c = 0; c < channels; c++) {
                                 const VF w0 = tap[0], w1 = tap[1];
@@ -120,10 +117,10 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void winograd_conv(
                                 }
                             }
                         }
-                        __global VF *product = products + ((size_t)xi * KC + j) * TB + t;
+                        __global VF *product = products + ((size_t)xi * KC + j) * block_tiles + t;
                         UNROLL for (int i = 0; i < WT; i++) {
                             product[i] = even[i];
-                            product[TB + i] = odd[i];
+                            product[block_tiles + i] = odd[i];
                         }
                     }
                 }
@@ -132,10 +129,10 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void winograd_conv(
                 for (int t = 0; t < count; t++) {
                     const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                     const int row = tile / tiles_w % tiles_h * 4, col = tile % tiles_w * 4;
-                    __global const VF *m = products + (size_t)j * TB + t;
+                    __global const VF *m = products + (size_t)j * block_tiles + t;
                     VF half_way[24];
                     UNROLL for (int i = 0; i < 6; i++) {
-                        const size_t s = (size_t)KC * TB;
+                        const size_t s = (size_t)KC * block_tiles;
                         output_4(m[i * s], m[(6 + i) * s], m[(12 + i) * s], m[(18 + i) * s], m[(24 + i) * s],
                                  m[(30 + i) * s], half_way + i, 6);
                     }

@@ -63,7 +63,7 @@ static inline void transform_gradient_tile(__global const VF *g, int row, int co
     }
 }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void winograd_grad_w(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, parts), TENSOR(, scratch), int tiles, int tiles_h, int tiles_w,
     int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left, int chunks,
     int tiles_per_chunk)

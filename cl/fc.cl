@@ -42,7 +42,7 @@
         REPEAT_4(KB, MULTIPLY_ADD_GRADIENT, i)    \
     }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x), TENSOR(const, w),
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x), TENSOR(const, w),
                                                                    TENSOR(const, bias), TENSOR(, y), int items,
                                                                    int batch, int length, int k_total, int activation,
                                                                    float slope)
@@ -77,7 +77,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x
     }
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fc_grad_w(TENSOR(const, x), TENSOR(const, dy),
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void fc_grad_w(TENSOR(const, x), TENSOR(const, dy),
                                                                           TENSOR(, dw), int items, int batch,
                                                                           int length, int k_blocks)
 {

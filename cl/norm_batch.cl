@@ -31,7 +31,7 @@
 #define INVERTED 0
 #endif
 
-#define KERNEL __kernel __attribute__((reqd_work_group_size(WG, 1, 1)))
+#define KERNEL __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1)))
 
 // Pixels first .. last - 1 of a chunk, in pieces of at most `most` that lie in one image.
 #define FOR_PIECES(most, first, last)                                                                         \

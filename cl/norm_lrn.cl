@@ -29,7 +29,7 @@
 #define WG 1
 #endif
 
-#define KERNEL __kernel __attribute__((reqd_work_group_size(WG, 1, 1)))
+#define KERNEL __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1)))
 
 #define BEFORE ((SIZE - 1) / 2)
 #define AFTER (SIZE / 2)

@@ -8,7 +8,7 @@ TILE = 4  # outputs per side of a tile
 POINTS = 36  # products per tile and pair of channels
 KC = 4  # output blocks between two transforms back
 GRADIENT_TB, GRADIENT_KG = 28, 4  # tiles and output blocks at a time, in the weight gradient
-_WIDTHS = (14, 12, 10, 8, 7, 6, 4, 2, 1)
+_WIDTHS = (14, 7, 8, 4, 2)  # of a register tile: few, each is a program
 
 
 class WinogradFilter(Layer):
@@ -68,7 +68,7 @@ class WinogradConv2d(Layer):
             scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
             waste = -(-tiles // width) * width / tiles
             price = waste * (2 * width + 0.5 * (2 + width)) / (2 * width)
-            settings = (("WT", width), ("TB", per_block), ("shares", shares), ("workers", workers))
+            settings = (("WT", width), ("tiles", per_block), ("shares", shares), ("workers", workers))
             found.append((price, Choice("winograd 4x4", settings, scratch)))
         return [choice for _, choice in sorted(found, key=lambda item: item[0])]
 
@@ -78,11 +78,11 @@ class WinogradConv2d(Layer):
         whole = (x[0] if isinstance(x, tuple) else x).spec
         n, k, p, q = outs[0].spec.shape
         count = tile_count(outs[0].spec.shape)
-        defines = {"WT": tiles["WT"], "TB": tiles["TB"], "KC": KC}
+        defines = {"WT": tiles["WT"], "KC": KC}
         args = [
             *piece_args(x, rec.facts.block, defines), u, b, outs[0], work, count, -(-p // TILE), -(-q // TILE),
             u.spec.shape[1], *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0],
-            -(-count // tiles["TB"]), tiles["shares"], *self.activation_args(),
+            -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
 
