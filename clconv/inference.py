@@ -136,6 +136,15 @@ def run_batches(
     return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
 
+def run_onnx(session: Session, plan: Plan, network: OnnxNetwork, x: Array, batch: int) -> Array | dict[str, Array]:
+    """The output for all images of a network from an ONNX file; of several outputs a dictionary by name."""
+    some = x if len(x) else np.zeros((1, *x.shape[1:]), np.float32)
+    outputs = run_batches(session, plan, some, batch, network.results(batch).arrays)
+    if not len(x):
+        outputs = {name: array[:0] for name, array in outputs.items()}
+    return outputs if len(outputs) > 1 else outputs[network.output_names[0]]
+
+
 def _cut(array: Array, count: int, batch: int) -> Array:
     return array[:count] if array.ndim and len(array) == batch else array
 

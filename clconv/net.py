@@ -15,10 +15,10 @@ from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Plan, Session, Usage
 from .errors import ArgumentError, StateError
-from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
+from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches, run_onnx
 from .inputs import images, labelled
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
-from .io.onnx_export import export_network
+from .io.onnx_export import onnx_model
 from .io.onnx_file import read_onnx
 from .io.onnx_network import OnnxNetwork
 from .io.onnx_write import described, write_onnx
@@ -112,10 +112,9 @@ class Net:
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.network.input_shape))
-        if isinstance(self.network, OnnxNetwork):
-            nodes = len(self.network.model.nodes)
-            return f"<Net: ONNX, {nodes} nodes, input {size}, {self.parameter_count} parameters>"
-        return f"<Net: {len(self.network.entries)} layers, input {size}, {self.parameter_count} parameters>"
+        of = self.network
+        layers = str(of.model) if isinstance(of, OnnxNetwork) else f"{len(of.entries)} layers"
+        return f"<Net: {layers}, input {size}, {self.parameter_count} parameters>"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -218,23 +217,11 @@ class Net:
                 ONNX. ArgumentError: `softmax` or `preprocessing` for another file, or a network read from ONNX.
         """
         if str(path).lower().endswith(".onnx"):
-            write_onnx(path, self._onnx_model(softmax, preprocessing))
-            return
+            arrays, metadata = self.get_weights(), self._metadata()
+            return write_onnx(path, onnx_model(self.network, arrays, metadata, softmax, preprocessing))
         if softmax or preprocessing:
             raise ArgumentError(f"save: softmax and preprocessing are for .onnx files, not {path}")
         write_model(path, ModelFile(self.network, self.get_weights(), self._metadata()))
-
-    def _onnx_model(self, softmax: bool, preprocessing: bool) -> Any:
-        if isinstance(self.network, OnnxNetwork):
-            if softmax or preprocessing:
-                raise ArgumentError("save: a network read from ONNX keeps its nodes; nothing is put around them")
-            return self.network.updated(self.get_weights(), self._metadata())
-        metadata, before = self._metadata(), None
-        if preprocessing:
-            given = self.normalization or Normalization()
-            before = (given.mean, given.std, given.scale)
-            metadata["normalization"] = asdict(Normalization(scale=1.0))
-        return export_network(self.network, self.get_weights(), metadata, softmax=softmax, preprocessing=before)
 
     def _metadata(self) -> dict[str, Any]:
         """What files keep besides network and weights."""
@@ -261,8 +248,8 @@ class Net:
         """Lets training leave parameters as they are: those of the layers or names that the patterns mean.
 
         Args:
-            patterns: "conv1", "conv1.weight", "layer1*"; without any, nothing is frozen. They take the place of
-                earlier ones. Running statistics of batch normalisation move all the same.
+            patterns: "conv1", "conv1.weight", "layer1*", in place of earlier ones; none: nothing is frozen.
+                Running statistics of batch normalisation move all the same.
 
         Raises:
             ArgumentError: a pattern means no parameter.
@@ -271,7 +258,7 @@ class Net:
             self._take(finetune.with_frozen(self.network, finetune.frozen(self.network, patterns)), None)
 
     def replace_head(self, classes: int, *, seed: int = 0) -> None:
-        """Gives the network `classes` outputs: the last layer with weights becomes one with weights drawn anew.
+        """Gives the network `classes` outputs: the last layer with weights gets others, drawn anew.
 
         Raises:
             ArgumentError: the network does not end in a fully-connected layer or a convolution.
@@ -338,29 +325,18 @@ class Net:
         """
         self._check_open()
         x = images(self.network, self.normalization, x, "predict")
-        if isinstance(self.network, OnnxNetwork):
-            return self._predict_onnx(self.network.fitted(x.shape), x, batch_size, _budget(memory))
-        if len(x) == 0:
+        if len(x) == 0 and not isinstance(self.network, OnnxNetwork):
             return np.empty(self._public((0, *self.network.output_shape)), np.float32)
         budget = _budget(memory)
-        batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT)
-        plan = self._inference.plan(OUTPUT, batch)
-        with self._lock:
-            y = run_batches(self._open(plan, budget), plan, x, batch)[OUTPUT]
-        return y.reshape(self._public(y.shape))
-
-    def _predict_onnx(self, network: OnnxNetwork, x: Array, batch_size: int | None, budget: int | None) -> Any:
-        """The output, or outputs by name, of a network from a file; `network` is the one for images of this size."""
-        count = len(x)
-        x = x if count else np.zeros((1, *x.shape[1:]), np.float32)
-        batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT, network)
+        network = self.network.fitted(x.shape) if isinstance(self.network, OnnxNetwork) else self.network
+        batch = self._inference.batch_size(max(len(x), 1), batch_size, budget, OUTPUT, network)
         plan = self._inference.plan(OUTPUT, batch, network)
         with self._lock:
             session = self._open(plan, budget)
-            outputs = run_batches(session, plan, x, batch, network.results(batch).arrays)
-        if not count:
-            outputs = {name: array[:0] for name, array in outputs.items()}
-        return outputs if len(outputs) > 1 else outputs[network.output_names[0]]
+            if isinstance(network, OnnxNetwork):
+                return run_onnx(session, plan, network, x, batch)
+            y = run_batches(session, plan, x, batch)[OUTPUT]
+        return y.reshape(self._public(y.shape))
 
     def evaluate(
         self,
@@ -513,13 +489,12 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
         ModelFileError: missing, truncated or not a model, or with operators that are not supported: names them.
     """
     if str(path).lower().endswith(".onnx"):
-        network = OnnxNetwork(read_onnx(path))
-        net, metadata = Net(network, device=device), described(network.model.metadata)
+        file = read_onnx(path)
+        net, metadata = Net(OnnxNetwork(file), device=device), described(file.metadata)
     else:
         model = read_model(path)
         net, metadata = Net(model.network, device=device, weights=model.arrays), model.metadata
     net.metadata = {key: value for key, value in metadata.items() if key != "normalization"}
     if "normalization" in metadata:
-        given = metadata["normalization"]
-        net.normalization = Normalization(tuple(given["mean"]), tuple(given["std"]), given["scale"])
+        net.normalization = Normalization(**metadata["normalization"])
     return net

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFileError
+from ..data import Normalization
+from ..errors import ArgumentError, ModelFileError
 from ..nn.base import Layer
 from ..nn.network import Entry, Network
 from ..packing import Array
 from .onnx_file import onnx_package
+from .onnx_network import OnnxNetwork
 from .onnx_write import METADATA, add_arrays
 
 OPSET, IR_VERSION = 17, 8
@@ -264,6 +267,30 @@ def _local(e: Exporter, layer: Layer, xs: list[str], y: str) -> None:
     e.node("Transpose", [e.part("products")], e.part("sum") if biased else y, perm=[2, 3, 0, 1])
     if biased:
         e.node("Add", [e.part("sum"), *e.stored("bias")], y)
+
+
+def onnx_model(
+    network: Network,
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, Any],
+    softmax: bool,
+    preprocessing: bool,
+) -> Any:
+    """The ModelProto of any network: of one from an ONNX file, the file's own with other arrays; see `Net.save`.
+
+    Raises:
+        ArgumentError: `softmax` or `preprocessing` around a network from an ONNX file.
+    """
+    if isinstance(network, OnnxNetwork):
+        if softmax or preprocessing:
+            raise ArgumentError("save: a network read from ONNX keeps its nodes; nothing is put around them")
+        return network.updated(arrays, metadata)
+    if not preprocessing:
+        return export_network(network, arrays, metadata, softmax=softmax)
+    given = Normalization(**metadata.get("normalization", {}))
+    inside = {**metadata, "normalization": asdict(Normalization(scale=1.0))}
+    before = (given.mean, given.std, given.scale)
+    return export_network(network, arrays, inside, softmax=softmax, preprocessing=before)
 
 
 def export_network(

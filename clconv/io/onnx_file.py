@@ -83,6 +83,9 @@ class OnnxModel:
     metadata: dict[str, str] = field(default_factory=dict)
     skeleton: bytes = field(default=b"", repr=False)
 
+    def __str__(self) -> str:
+        return f"ONNX, {len(self.nodes)} nodes"
+
     @property
     def opset(self) -> int:
         """Version of the standard operators."""
