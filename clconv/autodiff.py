@@ -40,9 +40,7 @@ def differentiate(
             first_reader[value] = node
     gradients: dict[Value, Value] = dict(seeds)
     for node in reversed(forward):
-        dy = {
-            n: gradients[v] for n, v in zip(node.layer.outputs, node.outputs, strict=True) if v in gradients
-        }
+        dy = {n: gradients[v] for n, v in zip(node.layer.outputs, node.outputs, strict=True) if v in gradients}
         if dy and any(value in relevant for value in node.reads):
             _reverse(graph, node, dy, relevant, gradients)
         if ready is not None:
@@ -66,9 +64,7 @@ def _reverse(
 ) -> None:
     layer = node.layer
     if not layer.differentiable:
-        raise ArgumentError(
-            f"{node.name}: {type(layer).__name__} has no gradient, so nothing before it can be trained"
-        )
+        raise ArgumentError(f"{node.name}: {type(layer).__name__} has no gradient, so nothing before it can be trained")
     operands = dict(zip(layer.inputs, node.inputs, strict=True))
     wanted = {n for n, operand in operands.items() if operand in relevant}
     values: dict[str, Operand] = {**operands, **dict(zip(layer.outputs, node.outputs, strict=True))}

@@ -208,9 +208,7 @@ def _probed(info: DeviceInfo, fresh: bool = False) -> DeviceInfo:
     if info.works is not None:
         return info
     facts, index = info.facts, int(info.key.split(":")[1])
-    subject = probe.Subject(
-        facts.platform_name, facts.platform_version, index, facts.name, facts.driver_version
-    )
+    subject = probe.Subject(facts.platform_name, facts.platform_version, index, facts.name, facts.driver_version)
     found = probe.verdict(subject, fresh=fresh)
     return replace(info, works=found.works, reason=found.reason)
 

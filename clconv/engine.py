@@ -234,9 +234,7 @@ class Session:
             self.tensor(value).read(stored, name)
         return from_storage(unpack(stored, value.spec, block), value)
 
-    def run(
-        self, plan: Plan, feeds: Mapping[str, Array], fetch: Iterable[str] | None = None
-    ) -> dict[str, Array]:
+    def run(self, plan: Plan, feeds: Mapping[str, Array], fetch: Iterable[str] | None = None) -> dict[str, Array]:
         """Writes the inputs, replays the plan, reads the outputs (all, or those named in `fetch`).
 
         Raises:
@@ -323,9 +321,7 @@ class Session:
         budget = self.allocator.budget
         total = self.allocator.live_bytes - sum(held) + sum(sizes)
         if budget is not None and total > budget:
-            raise BudgetError(
-                f"memory: {total} bytes are needed but the budget is {budget}; nothing was allocated"
-            )
+            raise BudgetError(f"memory: {total} bytes are needed but the budget is {budget}; nothing was allocated")
         self._executables.clear()
         self._free_arena()
         try:
@@ -405,9 +401,7 @@ def checked(feeds: Mapping[str, Array], name: str, value: Value) -> Array:
         raise ArgumentError(f"input {name}: not given; it must have the shape {value.spec}")
     array = np.asarray(feeds[name])
     if array.shape != value.spec.shape:
-        raise ArgumentError(
-            f"input {name}: shape {'x'.join(map(str, array.shape))} where {value.spec} is expected"
-        )
+        raise ArgumentError(f"input {name}: shape {'x'.join(map(str, array.shape))} where {value.spec} is expected")
     if array.dtype != value.spec.dtype:
         raise ArgumentError(f"input {name}: type {array.dtype} where {value.spec.dtype} is expected")
     return np.ascontiguousarray(array)

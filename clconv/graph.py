@@ -125,9 +125,7 @@ class Graph:
         specs = layer.infer([operand_spec(o) for o in operands])
         node = Node(layer, operands, (), name)
         labels = (f"{name}.{out}" if len(specs) > 1 else name for out in layer.outputs)
-        node.outputs = tuple(
-            Value(label, spec, producer=node) for label, spec in zip(labels, specs, strict=True)
-        )
+        node.outputs = tuple(Value(label, spec, producer=node) for label, spec in zip(labels, specs, strict=True))
         self.nodes.append(node)
         return node.outputs
 

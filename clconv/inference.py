@@ -29,18 +29,31 @@ class Inference:
     def __init__(self, network: Network, device: Device) -> None:
         self.network = network
         self.device = device
-        self._plans: dict[tuple[str, int, tuple[int, ...]], Plan] = {}
+        self._plans: dict[tuple[str, int, tuple[int, ...], bool], Plan] = {}
         self._session: Session | None = None
         self._loaded: tuple[object, ...] = ()
 
-    def plan(self, what: str, batch: int, network: Network | None = None) -> Plan:
-        """The plan for a batch; nothing is allocated. `network`: the network for images of another size."""
+    def plan(self, what: str, batch: int, network: Network | None = None, budget: int | None = None) -> Plan:
+        """The plan for a batch; nothing is allocated.
+
+        Args:
+            network: the network for images of another size. budget: bytes that the plan should fit (default: the
+                device's memory); where the fastest does not, it is the one that takes least.
+        """
         network = network or self.network
-        key = (what, batch, network.input_shape)
+        plan = self._cached(what, batch, network, fast=True)
+        if plan.peak_bytes <= _limit(plan, budget):
+            return plan
+        return self._cached(what, batch, network, fast=False)
+
+    def _cached(self, what: str, batch: int, network: Network, *, fast: bool) -> Plan:
+        """`fast`: Winograd's method may be used, whose filters take four times the memory."""
+        key = (what, batch, network.input_shape, fast)
         if key not in self._plans:
             graph = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(graph, self.device.facts.block)
-            passes.use_winograd(graph, self.device.facts, train=False)
+            if fast:
+                passes.use_winograd(graph, self.device.facts, train=False)
             self._plans[key] = engine.make_plan(graph, self.device.facts)
             while len(self._plans) > engine.MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))
@@ -63,7 +76,7 @@ class Inference:
             runs = -(-count // most)
             batch = -(-count // runs)
             try:
-                check_budget(self.plan(what, batch, network), budget, "net")
+                check_budget(self.plan(what, batch, network, budget), budget, "net")
                 return batch
             except OutOfMemoryError:
                 if batch == 1 or wanted is not None:
@@ -94,15 +107,17 @@ class Inference:
 
 def check_budget(plan: Plan, budget: int | None, who: str) -> None:
     """Raises BudgetError where a plan needs more than `budget`, or than the device has."""
-    limit, whose = (
-        (budget, "the budget") if budget is not None else (plan.facts.global_bytes, plan.facts.name)
-    )
+    limit, whose = _limit(plan, budget), "the budget" if budget is not None else plan.facts.name
     if plan.peak_bytes > limit:
         raise BudgetError(
             f"{who}: {plan.peak_bytes} bytes ({planner.format_bytes(plan.peak_bytes)}) are needed, "
             f"{planner.format_bytes(plan.weight_bytes)} of them weights, more than the {limit} of {whose}. "
             "Nothing was allocated."
         )
+
+
+def _limit(plan: Plan, budget: int | None) -> int:
+    return budget if budget is not None else plan.facts.global_bytes
 
 
 def run_batches(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import engine, finetune, planner, plots, report, settings
+from . import finetune, planner, plots, report, settings
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Plan, Session, Usage
@@ -32,7 +32,7 @@ from .train import fit as loop
 from .train.history import Callback, History, PrintEpochs
 from .train.optimizers import SGD, Optimizer
 from .train.schedules import Constant
-from .train.step import training_graph
+from .train.trainer import Trainer
 from .training import Recipe, Saving, Training
 
 
@@ -176,9 +176,7 @@ class Net:
         """Learnt values, running statistics not counted."""
         batch = self.network.batch if isinstance(self.network, OnnxNetwork) else 1
         values = self.network.graph(batch, train=False).persistent.values()
-        return sum(
-            int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter
-        )
+        return sum(int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter)
 
     def get_weights(self) -> dict[str, Array]:
         """Copies of all parameters and running statistics, as "layer.weight": float32 array."""
@@ -299,10 +297,10 @@ class Net:
         if batch < 1:
             raise ArgumentError(f"plan: batch {batch} is not a number of images from 1 on")
         if mode == "train":
-            graph = training_graph(self.network, batch, loss, optimizer or SGD(0.01, momentum=0.9))
-            plan = engine.make_plan(graph, self.device.facts)
+            trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9))
+            plan = trainer.plan_within({"train": {batch}}, _budget(memory))[0]
         else:
-            plan = self._inference.plan(OUTPUT, batch)
+            plan = self._inference.plan(OUTPUT, batch, budget=_budget(memory))
         check_budget(plan, _budget(memory), "plan")
         return plan
 
@@ -330,7 +328,7 @@ class Net:
         budget = _budget(memory)
         network = self.network.fitted(x.shape) if isinstance(self.network, OnnxNetwork) else self.network
         batch = self._inference.batch_size(max(len(x), 1), batch_size, budget, OUTPUT, network)
-        plan = self._inference.plan(OUTPUT, batch, network)
+        plan = self._inference.plan(OUTPUT, batch, network, budget)
         with self._lock:
             session = self._open(plan, budget)
             if isinstance(network, OnnxNetwork):
@@ -352,7 +350,7 @@ class Net:
         dataset = labelled(self.network, x, y, loss, "evaluate")
         budget = _budget(memory)
         batch = self._inference.batch_size(len(dataset), batch_size, budget, loss)
-        plan = self._inference.plan(loss, batch)
+        plan = self._inference.plan(loss, batch, budget=budget)
         loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
         with self._lock:
             value, accuracy = evaluate_batches(self._open(plan, budget), plan, loader)

@@ -215,7 +215,7 @@ class ClconvBackend(Backend):
 
 
 def _device(name: str) -> Device:
-    """"CPU" and "CUDA" as ONNX names them; whatever CLCONV_DEVICE says stands for "CPU"."""
+    """ "CPU" and "CUDA" as ONNX names them; whatever CLCONV_DEVICE says stands for "CPU"."""
     return choose(None) if name == "CPU" else choose(_gpu() if name == "CUDA" else name)
 
 

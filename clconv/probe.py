@@ -197,4 +197,3 @@ def _remember(subject: Subject, found: Verdict) -> None:
         verdicts = _read()
         verdicts[subject.key] = {"works": found.works, "reason": found.reason, "time": time.time()}
         write_atomically(_file(), json.dumps(verdicts, indent=1).encode())
-

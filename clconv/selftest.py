@@ -44,9 +44,7 @@ class Outcome:
     trained: dict[str, Array]
 
 
-def compute(
-    case: Case, values: Values, device: Device, *, gradient: bool = True, pick: Pick = first
-) -> Outcome:
+def compute(case: Case, values: Values, device: Device, *, gradient: bool = True, pick: Pick = first) -> Outcome:
     """Runs a case on a device: the forward graph alone, and the one with its gradient.
 
     Args:
@@ -72,9 +70,7 @@ def _graph(
     """The graph of a case, and its parameters by name."""
     layer = LAYERS[case.layer](**case.attrs)
     graph = Graph()
-    xs = [
-        graph.input(f"x{i}", TensorSpec(tuple(x.shape), layout="plain")) for i, x in enumerate(values.inputs)
-    ]
+    xs = [graph.input(f"x{i}", TensorSpec(tuple(x.shape), layout="plain")) for i, x in enumerate(values.inputs)]
     y = layer.apply(graph, "layer", *xs, train=train)
     if not gradient:
         graph.outputs["y"] = y
@@ -174,9 +170,7 @@ def differences(case: Case, values: Values, got: Outcome, *, exact: bool = False
     return found + (_trained_differences(case, values, got.trained, exact) if got.trained else [])
 
 
-def _trained_differences(
-    case: Case, values: Values, got: Mapping[str, Array], exact: bool
-) -> list[Difference]:
+def _trained_differences(case: Case, values: Values, got: Mapping[str, Array], exact: bool) -> list[Difference]:
     """Compares output and state in training mode; a state is a sum of terms, as large as |x| makes it or as it is."""
     layer, attrs = case.reference, case.attrs
     y, state = layer.forward(attrs, values.inputs, values.params, values.state, train=True, context=CONTEXT)

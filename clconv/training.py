@@ -132,9 +132,7 @@ class Training:
         if self.trainer is not None:
             arrays = self.trainer.arrays()
             self.release()
-        trainer = Trainer(
-            self.network, self.device, recipe.loss, recipe.optimizer, seed=recipe.seed, budget=budget
-        )
+        trainer = Trainer(self.network, self.device, recipe.loss, recipe.optimizer, seed=recipe.seed, budget=budget)
         try:
             trainer.prepare(arrays, batches, progress, optimizer_arrays)
         except BaseException:

@@ -61,13 +61,15 @@ DEVICE_ROWS = (
     Row({"rank": 60}, kind="gpu", platform="portable computing language"),
     Row({"rank": 80}, platform="clover"),
     Row({"rank": 70}, platform="rusticl"),
-    # Mesa ends every loop of a work-item for good after 65535 iterations (LP_MAX_TGSI_LOOP_ITERATIONS; found in 22.3.6);
-    # a margin is left for what its compiler makes of loops. Persistent work-items have no bound.
-    Row({"rank": 90, "loop_limit": 65000, "workers": 0}, device="llvmpipe"),
+    # Mesa ends every loop of a work-item for good after 65535 iterations (LP_MAX_TGSI_LOOP_ITERATIONS; seen in 22.3.6);
+    # a margin is left for what its compiler makes of loops. Persistent work-items have no bound. Loops over register
+    # tiles are written out (cl/common.h), which takes it seconds unless they are small.
+    Row({"rank": 90, "loop_limit": 65000, "workers": 0, "accumulators": 4}, device="llvmpipe"),
     Row({"rank": 100, "simulator": 1, "build_threads": 1}, platform="oclgrind"),
 )
 
-# accumulators: vectors of one block that a work-item may hold as its register tile, by kind and block.
+# accumulators: vectors of one block that a work-item may hold as its register tile, by kind and block, unless a row
+# says it.
 # 28 of AVX-512's 32 registers, 12 of AVX2's 16: the rest hold two weights and a broadcast input.
 ACCUMULATORS = {("cpu", 16): 28, ("cpu", 8): 12, ("cpu", 4): 12, ("cpu", 1): 12}
 ACCUMULATORS_ELSE = 16
@@ -95,5 +97,5 @@ def device_values(traits: Traits, block: str | None = None) -> dict[str, int]:
         if block not in {str(b) for b in BLOCKS}:
             raise ArgumentError(f"CLCONV_BLOCK: {block!r} is no channel block size; 16, 8, 4 or 1 would fit")
         values["block"] = int(block)
-    values["accumulators"] = ACCUMULATORS.get((traits.kind, values["block"]), ACCUMULATORS_ELSE)
+    values.setdefault("accumulators", ACCUMULATORS.get((traits.kind, values["block"]), ACCUMULATORS_ELSE))
     return values

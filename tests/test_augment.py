@@ -51,8 +51,7 @@ def coloured(x: np.ndarray, words: tuple[int, ...], strengths: tuple[float, ...]
     """Brightness, contrast and saturation of one HWC image, in float64."""
     low = [max(0.0, 1 - s) for s in strengths]
     b, k, s = (
-        a + (1 + strength - a) * word / 2**32
-        for a, strength, word in zip(low, strengths, words[:3], strict=True)
+        a + (1 + strength - a) * word / 2**32 for a, strength, word in zip(low, strengths, words[:3], strict=True)
     )
 
     def grey(x: np.ndarray) -> np.ndarray:
@@ -102,9 +101,7 @@ def test_colour_jitter_follows_its_definition(shape: tuple[int, int, int, int]) 
         wanted = moved(image, words_of(3, 2, index, AUGMENT_STREAM), 0, True, "constant")
         wanted = coloured(wanted, words_of(3, 2, index, AUGMENT_STREAM + 1), strengths)
         # Each of six roundings is within half a unit of the last place of 255 times the largest factor.
-        np.testing.assert_allclose(
-            got, ((wanted / 255 - 0.45) / 0.25).transpose(2, 0, 1), atol=6 * 2.7 * 2**-24 / 0.25
-        )
+        np.testing.assert_allclose(got, ((wanted / 255 - 0.45) / 0.25).transpose(2, 0, 1), atol=6 * 2.7 * 2**-24 / 0.25)
 
 
 def test_an_image_is_changed_alike_wherever_it_stands_in_a_batch() -> None:

@@ -32,9 +32,7 @@ def test_the_public_names_are_sorted_and_there() -> None:
         (counted(2, 5, 8, 9), "NCHW", (5, 8, 9), counted(2, 5, 8, 9).transpose(0, 2, 3, 1)),
     ],
 )
-def test_uint8_images_come_as_nhwc(
-    x: np.ndarray, layout: str | None, shape: tuple[int, ...], nhwc: np.ndarray
-) -> None:
+def test_uint8_images_come_as_nhwc(x: np.ndarray, layout: str | None, shape: tuple[int, ...], nhwc: np.ndarray) -> None:
     dataset = ArrayDataset(x, ZERO, layout=layout)
     assert dataset.shape == shape and dataset.dtype == np.uint8 and len(dataset) == 2
     got = dataset.images(np.array([1, 0, 1]))
@@ -76,9 +74,7 @@ def test_wrong_types_say_what_is_accepted() -> None:
 
 @pytest.mark.parametrize("value", [3, -1, 300])
 def test_a_label_out_of_range_is_named(value: int) -> None:
-    with pytest.raises(
-        DataError, match=rf"label {value} of image 1 is out of range; 0 to 2 is .*\(3 classes\)"
-    ):
+    with pytest.raises(DataError, match=rf"label {value} of image 1 is out of range; 0 to 2 is .*\(3 classes\)"):
         ArrayDataset(counted(2, 8, 8, 3), np.array([2, value]), classes=["a", "b", "c"])
 
 

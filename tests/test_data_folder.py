@@ -94,9 +94,7 @@ def test_different_sizes_need_a_size(folder: Path) -> None:
 
 def test_empty_folders_are_reported(folder: Path, tmp_path: Path) -> None:
     (folder / "fox" / "train").mkdir(parents=True)
-    with pytest.raises(
-        DataError, match=r"fox: a class folder without images; it holds folders, such as train"
-    ):
+    with pytest.raises(DataError, match=r"fox: a class folder without images; it holds folders, such as train"):
         ImageFolder(folder)
     with pytest.raises(DataError, match="no class folders; images are expected as cat/CLASS/IMAGE"):
         ImageFolder(folder / "cat")
@@ -137,13 +135,9 @@ def test_train_and_test_folders(folder: Path) -> None:
     assert test is not None and len(train) == 12 and test.labels.tolist() == [1]
     assert test.classes == train.classes
     save(root / "test" / "dog" / "0.png", picture(9, 9))
-    with pytest.raises(
-        DataError, match=r"test: images of 9x9 pixels, those in .*train have 6x8; give a size"
-    ):
+    with pytest.raises(DataError, match=r"test: images of 9x9 pixels, those in .*train have 6x8; give a size"):
         open_dataset(root)
-    assert all(
-        part is not None and part.shape == (1, 4, 4) for part in open_dataset(root, size=4, channels=1)
-    )
+    assert all(part is not None and part.shape == (1, 4, 4) for part in open_dataset(root, size=4, channels=1))
 
 
 def test_arguments_out_of_range_are_refused(folder: Path) -> None:
@@ -163,9 +157,7 @@ MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I"]
 def test_every_mode_becomes_rgb_or_grey(tmp_path: Path, mode: str, channels: int) -> None:
     grey = np.repeat(picture()[..., :1], 3, axis=2) // 128 * 255
     if mode.startswith("I"):
-        image = Image.fromarray(
-            (grey[..., 0].astype(np.uint16) * 257).astype("u2" if mode == "I;16" else "i4")
-        )
+        image = Image.fromarray((grey[..., 0].astype(np.uint16) * 257).astype("u2" if mode == "I;16" else "i4"))
     else:
         image = Image.fromarray(grey).convert("L").convert(mode.replace("PA", "LA")).convert(mode)
     path = tmp_path / "x.tif"
@@ -214,9 +206,7 @@ def test_resizing_covers_and_cuts_the_centre(tmp_path: Path) -> None:
         save(tmp_path / name, pixels)
         got = read_image(tmp_path / name, 10)
         assert got.shape == (10, 10, 3)
-        np.testing.assert_allclose(
-            got[:, 1:-1].astype(int), np.broadcast_to([200, 100, 50], (10, 8, 3)), atol=8
-        )
+        np.testing.assert_allclose(got[:, 1:-1].astype(int), np.broadcast_to([200, 100, 50], (10, 8, 3)), atol=8)
     np.testing.assert_array_equal(read_image(tmp_path / "x.png", (40, 100)), pixels)
 
 

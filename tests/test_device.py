@@ -74,7 +74,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 def test_facts_of_real_device(device: Device) -> None:
     facts = device.facts
-    assert facts.block in tuning.BLOCKS and facts.accumulators >= 8
+    assert facts.block in tuning.BLOCKS and facts.accumulators >= 4
     assert 1 << 27 <= facts.max_alloc_bytes <= facts.global_bytes
     assert facts.base_align_bytes in (64, 128, 256, 512)
     assert facts.max_work_group >= 1 and facts.compute_units >= 1
@@ -194,9 +194,7 @@ def test_ambiguous_name_with_one_that_works(pretend) -> None:
 
 def test_no_platform(pretend) -> None:
     pretend([])
-    with pytest.raises(
-        NoDeviceError, match=r'no OpenCL platform was found\n(.|\n)*pip install "clconv\[cpu\]"'
-    ):
+    with pytest.raises(NoDeviceError, match=r'no OpenCL platform was found\n(.|\n)*pip install "clconv\[cpu\]"'):
         dev.choose()
 
 
@@ -211,9 +209,7 @@ def test_platforms_without_a_device(pretend) -> None:
 
 
 def test_no_working_device(pretend) -> None:
-    pretend(
-        [*ALL_KINDS[2:4], fake_platform("Clover")], broken={"pthread-zen": "it hangs", "Zen": "it crashed"}
-    )
+    pretend([*ALL_KINDS[2:4], fake_platform("Clover")], broken={"pthread-zen": "it hangs", "Zen": "it crashed"})
     with pytest.raises(NoDeviceError) as caught:
         dev.choose()
     lines = str(caught.value).split("\n    ")

@@ -57,9 +57,7 @@ def test_an_unregistered_driver_joins_the_others(machine) -> None:
     assert drivers.register() is done, "once per process"
 
 
-@pytest.mark.parametrize(
-    "line", ["{lib}/libnvidia-opencl.so.1", "libnvidia-opencl.so.1", "libnvidia-opencl.so.535.1"]
-)
+@pytest.mark.parametrize("line", ["{lib}/libnvidia-opencl.so.1", "libnvidia-opencl.so.1", "libnvidia-opencl.so.535.1"])
 def test_a_registered_driver_is_not_registered_twice(machine, line: str) -> None:
     for name in ("libnvidia-opencl.so.1", "libnvidia-opencl.so.535.1"):
         (machine.libraries / name).write_text("")

@@ -59,7 +59,7 @@ def imported(path, parts):
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or id(node) in typing_only:
             continue
-        package = list(parts[:-1]) if path.name != "__init__.py" else list(parts[:-1])
+        package = list(parts[:-1])
         if node.level:
             base = package[: len(package) - node.level + 1]
             target = base + (node.module.split(".") if node.module else [])

@@ -20,9 +20,7 @@ from clconv.shapes import TensorSpec
 OPERATORS = {"softmax": operators.SoftmaxLoss, "svm": operators.HingeLoss, "mse": operators.SquaredLoss}
 
 
-def compute(
-    device: Device, loss: str, scores: Any, labels: Any, *, keep_scores: bool = False
-) -> dict[str, Any]:
+def compute(device: Device, loss: str, scores: Any, labels: Any, *, keep_scores: bool = False) -> dict[str, Any]:
     """Loss, correct, dscores (public shapes) and "stored", dscores with their padding.
 
     The scores' memory becomes that of dscores, unless `keep_scores` asks for them as another output.
@@ -85,9 +83,7 @@ def check(device: Device, loss: str, scores: Any, labels: Any) -> None:
     tiny = np.finfo(np.float32).tiny
     assert (np.abs(got["loss"] - values) <= value_error + tiny).all()
     assert (np.abs(got["dscores"] - gradient) <= gradient_error + tiny).all()
-    right = (
-        scores.reshape(len(scores), -1).argmax(axis=1) == labels if loss != "mse" else np.zeros(len(scores))
-    )
+    right = scores.reshape(len(scores), -1).argmax(axis=1) == labels if loss != "mse" else np.zeros(len(scores))
     assert np.array_equal(got["correct"], right)
     assert np.count_nonzero(got["stored"]) == np.count_nonzero(got["dscores"])  # the channel tail is zero
 

@@ -201,7 +201,7 @@ WRONG = [
     ("INPUT 8x8x3 -> RELU ^5", '"->" is expected between layers; "5" stands here'),
     ("INPUT 8x8x3 -> LRN size=^2.5", "the size must be a whole number"),
     ('INPUT 8x8x3 -> POOL rounding="floor ^', "a quotation mark is expected"),
-    ("INPUT 8x8x3 -> ^POOL rounding=up", "'up' is not \"exact\", \"floor\" or \"ceil\""),
+    ("INPUT 8x8x3 -> ^POOL rounding=up", '\'up\' is not "exact", "floor" or "ceil"'),
     ("INPUT 8x8x3 -> ^DROPOUT 1.5", "dropout: rate: 1.5 is not a number in [0, 1)"),
     ("INPUT 8x8x3 -> POOL^? -> RELU", '"?" (optional, in the notes) is to be decided'),
     ("INPUT 8x8x3 -> RELU ^*2", "only groups are repeated: write [...]*N"),
@@ -215,7 +215,7 @@ WRONG = [
     ("INPUT 8x8x3 -> [FC {1,2^", '"," or "}" is expected in the list'),
     ("INPUT 8x8x3 -> [^RELU name=a]*2", "the name a is used twice, or reserved"),
     ("INPUT 8x8x3 -> ^RELU name=input", "the name input is used twice, or reserved"),
-    ("INPUT 9x9x3 -> ^POOL", 'windows of 2 at stride 2 do not tile 0+9+0 elements: (9 - 2 + 0)/2 + 1 = 4.5; stride='),
+    ("INPUT 9x9x3 -> ^POOL", "windows of 2 at stride 2 do not tile 0+9+0 elements: (9 - 2 + 0)/2 + 1 = 4.5; stride="),
     (
         "INPUT 8x8x3 -> [[CONV 3x3x4 -> RELU]*2 -> ^POOL]*5",
         "only 0+1+0 are there (kernel=2, dilation=1); enlarge the input or the padding (repetition 4 of 5)",

@@ -144,9 +144,7 @@ def test_real_probe_finds_a_wrong_platform(device: Device) -> None:
 
 def test_real_probe_of_a_driver_that_cannot_build(device: Device) -> None:
     facts, index = device.facts, int(device.key.split(":")[1])
-    subject = probe.Subject(
-        facts.platform_name, facts.platform_version, index, facts.name, facts.driver_version
-    )
+    subject = probe.Subject(facts.platform_name, facts.platform_version, index, facts.name, facts.driver_version)
     spoilt = [word.replace("fma(", "no_such_function(") for word in probe.command(subject)]
     found = probe.run(spoilt, 120)
     assert not found.works and found.reason

@@ -110,9 +110,7 @@ def test_failure_names_file_definitions_and_device(device: Device) -> None:
     assert device.facts.simulator or "cl/broken.cl:3" in caught.value.log  # Oclgrind ignores #line
     assert not program._folder().exists() or not entries()
     key = ProgramKey.of("fill.cl", {"PLUS": 5})
-    assert fill(device, build_programs(device, [key])[key]) == 2 * device.facts.block + 5, (
-        "others still build"
-    )
+    assert fill(device, build_programs(device, [key])[key]) == 2 * device.facts.block + 5, "others still build"
 
 
 def test_compiler_remarks_are_not_warnings(device: Device) -> None:
@@ -153,9 +151,7 @@ def test_cache(device: Device, monkeypatch: pytest.MonkeyPatch, damage: str) -> 
     assert program._load(entries()[0]) is not None and len(entries()) == 1
 
 
-def test_cache_folder_that_cannot_be_made(
-    device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cache_folder_that_cannot_be_made(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLCONV_CACHE", str(tmp_path / "file" / "cache"))
     key = ProgramKey.of("fill.cl", {"PLUS": 9})

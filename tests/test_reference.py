@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import sys
 import math
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -142,9 +142,7 @@ def test_max_pool_ties_go_to_the_first() -> None:
 
 
 def test_max_pool_never_sees_its_padding() -> None:
-    y, _ = LAYERS["MaxPool"].forward(
-        {"kernel": 3, "stride": 2, "pad": 1}, [np.full((1, 1, 3, 3), -5.0)], {}, {}
-    )
+    y, _ = LAYERS["MaxPool"].forward({"kernel": 3, "stride": 2, "pad": 1}, [np.full((1, 1, 3, 3), -5.0)], {}, {})
     assert np.all(y == -5)
 
 

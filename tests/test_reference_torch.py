@@ -34,9 +34,7 @@ def overhanging(x: Any, attrs: dict[str, Any], count: tuple[int, int]) -> Any:
 def conv(case: Case, x: list[Any], w: dict[str, Any]) -> Any:
     a = dict(case.attrs)
     x0 = overhanging(x[0], a, case.reference.output_shape(a, case.shapes)[2:])
-    return F.conv2d(
-        x0, w["weight"], w.get("bias"), a.get("stride", 1), 0, a.get("dilation", 1), a.get("groups", 1)
-    )
+    return F.conv2d(x0, w["weight"], w.get("bias"), a.get("stride", 1), 0, a.get("dilation", 1), a.get("groups", 1))
 
 
 def conv_transpose(case: Case, x: list[Any], w: dict[str, Any]) -> Any:
@@ -58,9 +56,7 @@ def conv_transpose(case: Case, x: list[Any], w: dict[str, Any]) -> Any:
 def local(case: Case, x: list[Any], w: dict[str, Any]) -> Any:
     a = dict(case.attrs)
     n, k, p, q = case.reference.output_shape(a, case.shapes)
-    taps = F.unfold(
-        overhanging(x[0], a, (p, q)), pair(a["kernel"], "test"), stride=pair(a.get("stride", 1), "test")
-    )
+    taps = F.unfold(overhanging(x[0], a, (p, q)), pair(a["kernel"], "test"), stride=pair(a.get("stride", 1), "test"))
     y = torch.einsum("nil,kil->nkl", taps, w["weight"].reshape(k, -1, p * q)).reshape(n, k, p, q)
     return y + w["bias"] if "bias" in w else y
 
@@ -103,9 +99,7 @@ def avg_pool(case: Case, x: list[Any], w: dict[str, Any]) -> Any:
 
 def l2_pool(case: Case, x: list[Any], w: dict[str, Any]) -> Any:
     arguments = {"kernel": case.attrs.get("kernel", 2), "stride": pool_arguments(case)["stride"]}
-    x0 = overhanging(
-        x[0], {**case.attrs, **arguments}, case.reference.output_shape(case.attrs, case.shapes)[2:]
-    )
+    x0 = overhanging(x[0], {**case.attrs, **arguments}, case.reference.output_shape(case.attrs, case.shapes)[2:])
     return F.lp_pool2d(x0, 2.0, pair(arguments["kernel"], "test"), arguments["stride"])
 
 

@@ -51,7 +51,9 @@ def torch_twin(arrays, dtype):
     state = net.state_dict()
     names = [name for name in state if not name.endswith("num_batches_tracked")]
     assert [tuple(state[name].shape) for name in names] == [array.shape for array in arrays.values()]
-    net.load_state_dict({n: torch.from_numpy(a).to(dtype) for n, a in zip(names, arrays.values(), strict=True)}, strict=False)
+    net.load_state_dict(
+        {n: torch.from_numpy(a).to(dtype) for n, a in zip(names, arrays.values(), strict=True)}, strict=False
+    )
     return net, names
 
 

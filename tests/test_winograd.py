@@ -126,3 +126,17 @@ def test_weight_gradient(device, case, monkeypatch):
     _, size = case.reference.gradient_magnitude(*arguments)
     products = case.reference.gradient_products(case.attrs, case.shapes)[1]["weight"]
     check(run(graph, device, values)["dw"], expected["weight"], size["weight"], products)
+
+
+def test_a_small_budget_takes_the_direct_method(device, monkeypatch):
+    """Transformed filters take four times the memory: inside a budget that forbids them the result is near the same."""
+    if not device.facts.workers:
+        pytest.skip("this device does not use the method")
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
+    with cc.Net("INPUT 16x16x3 -> [CONV 3x3x32 -> RELU]*2 -> FC 5", device=device) as net:
+        fast = net.plan(batch=1)
+        assert "WinogradConv2d" in methods(fast.graph)
+        small = net.plan(batch=1, memory=fast.peak_bytes - 64)
+        assert small.peak_bytes < fast.peak_bytes and "WinogradConv2d" not in methods(small.graph)
+        expected = net.predict(x)
+        np.testing.assert_allclose(net.predict(x, memory=small.peak_bytes), expected, rtol=1e-3, atol=1e-4)

@@ -2,14 +2,15 @@ from typing import Any
 
 from .layer import Layer
 
-
 class Window:
     kernel: Any
     stride: Any
     pads: Any
     dilation: Any
     rounding: Any
-    def __init__(self, kernel: Any, stride: Any = ..., pads: Any = ..., dilation: Any = ..., rounding: Any = ...) -> None: ...
+    def __init__(
+        self, kernel: Any, stride: Any = ..., pads: Any = ..., dilation: Any = ..., rounding: Any = ...
+    ) -> None: ...
 
 class Conv2d(Layer):
     window: Any
@@ -26,5 +27,6 @@ class ConvGradW(Layer):
     def __init__(self, window: Any, spec: Any) -> None: ...
 
 class ChannelSum(Layer): ...
+
 def ceil_div(a: Any, b: Any) -> Any: ...
 def split_rows(rows: Any, parallel: Any) -> Any: ...

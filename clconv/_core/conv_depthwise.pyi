@@ -2,7 +2,6 @@ from typing import Any
 
 from .layer import Layer
 
-
 class DepthwiseConv2d(Layer):
     window: Any
     def __init__(self, window: Any) -> None: ...

@@ -2,7 +2,6 @@ from typing import Any
 
 from .layer import Layer
 
-
 class Add(Layer):
     count: Any
     def __init__(self, count: Any = ...) -> None: ...

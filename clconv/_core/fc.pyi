@@ -2,9 +2,7 @@ from typing import Any
 
 from .layer import Layer
 
-
 class FullyConnected(Layer): ...
-
 class RowSwap(Layer): ...
 
 class FullyConnectedGradX(Layer):

@@ -2,9 +2,7 @@ from typing import Any
 
 from .layer import Layer
 
-
 class ToBlocks(Layer): ...
-
 class ToPlain(Layer): ...
 
 class Flatten(Layer):

@@ -2,7 +2,6 @@ from typing import Any
 
 from .layer import Layer
 
-
 class Response:
     size: Any
     share: Any
@@ -29,5 +28,4 @@ class BatchNormInfer(Layer):
     def __init__(self, eps: Any) -> None: ...
 
 class BatchNormGradSums(Layer): ...
-
 class BatchNormGradX(Layer): ...

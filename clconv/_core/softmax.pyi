@@ -1,7 +1,4 @@
-
 from .layer import Layer
 
-
 class Softmax(Layer): ...
-
 class SoftmaxGrad(Layer): ...

@@ -51,9 +51,7 @@ def training_files(folder: Path) -> list[Path]:
     )
     for wanted, number in enumerate(numbers, start=1):
         if wanted != number:
-            raise DataError(
-                f"{folder}: data_batch_{wanted}.bin is missing, data_batch_{numbers[-1]}.bin is there"
-            )
+            raise DataError(f"{folder}: data_batch_{wanted}.bin is missing, data_batch_{numbers[-1]}.bin is there")
     return [folder / f"data_batch_{number}.bin" for number in numbers]
 
 
@@ -83,8 +81,7 @@ def _read(path: Path, class_count: int) -> tuple[NDArray[np.uint8], NDArray[np.u
     bad = np.flatnonzero(labels >= class_count)
     if len(bad):
         raise DataError(
-            f"{path}: label {labels[bad[0]]} of image {bad[0]} is out of range; "
-            f"0 to {class_count - 1} is allowed"
+            f"{path}: label {labels[bad[0]]} of image {bad[0]} is out of range; 0 to {class_count - 1} is allowed"
         )
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels

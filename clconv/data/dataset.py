@@ -144,9 +144,7 @@ class Subset(Dataset):
         return self.dataset.images(self.indices[indices])
 
 
-def check_labels(
-    y: NDArray[Any] | Sequence[int], class_count: int | None = None, name: str = "data"
-) -> NDArray[Any]:
+def check_labels(y: NDArray[Any] | Sequence[int], class_count: int | None = None, name: str = "data") -> NDArray[Any]:
     """Labels as int32 (N,), or targets as float32 (N, ...), checked.
 
     Args:
@@ -245,7 +243,6 @@ def _layout(x: NDArray[Any], layout: str | None, name: str) -> str:
     second, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
     if second == last:
         raise ArgumentError(
-            f"{name}: uint8 images of shape {x.shape} can be read in two ways; "
-            "say layout='NHWC' or layout='NCHW'"
+            f"{name}: uint8 images of shape {x.shape} can be read in two ways; say layout='NHWC' or layout='NCHW'"
         )
     return "NHWC" if last else "NCHW"

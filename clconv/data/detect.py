@@ -57,9 +57,7 @@ def open_dataset(
         return Cifar10Dataset(path), Cifar10Dataset(path, train=False) if has_test else None
     train_folder, test_folder = split_folders(path)
     if not any(image_files(each) for each in class_folders(train_folder)):
-        raise DataError(
-            f"{path}: no data set that is known here; looked for {_LOOKED_FOR}; found {_contents(path)}"
-        )
+        raise DataError(f"{path}: no data set that is known here; looked for {_LOOKED_FOR}; found {_contents(path)}")
 
     def read(folder: Path, size: int | tuple[int, int] | None, classes: list[str] | None) -> ImageFolder:
         return ImageFolder(

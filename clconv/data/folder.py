@@ -120,13 +120,9 @@ class ImageFolder(Dataset):
             except DataError:
                 if not self._skip:
                     raise
-        raise DataError(
-            f"{self.folder}: none of {len(paths)} image files can be read; the first is {paths[0]}"
-        )
+        raise DataError(f"{self.folder}: none of {len(paths)} image files can be read; the first is {paths[0]}")
 
-    def _survey(
-        self, paths: list[Path], keep: bool, progress: Callable[[int, int], None] | None
-    ) -> NDArray[np.int64]:
+    def _survey(self, paths: list[Path], keep: bool, progress: Callable[[int, int], None] | None) -> NDArray[np.int64]:
         """Reads every file, as far as is needed; the indices of the good ones."""
         if keep:
             self._kept = np.empty((len(paths), *self.shape[1:], self.shape[0]), np.uint8)

@@ -96,9 +96,7 @@ def find_idx(folder: str | os.PathLike[str], part: str, kind: str) -> Path | Non
 def _read(file: BinaryIO, path: Path) -> NDArray[Any]:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or head[3] == 0:
-        raise DataError(
-            f"{path}: not an IDX file: it begins with {head.hex(' ') or 'nothing'}; 00 00 08 03 is usual"
-        )
+        raise DataError(f"{path}: not an IDX file: it begins with {head.hex(' ') or 'nothing'}; 00 00 08 03 is usual")
     dtype = np.dtype(_TYPES[head[2]])
     sizes = file.read(4 * head[3])
     if len(sizes) < 4 * head[3]:

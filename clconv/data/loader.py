@@ -116,9 +116,7 @@ class Loader:
         if not 0 <= epoch < 2**32:
             raise ArgumentError(f"loader: epoch={epoch}; 0 to 2^32 - 1 is accepted")
         if not 0 <= start_batch <= self.steps_per_epoch:
-            raise ArgumentError(
-                f"loader: start_batch={start_batch}; an epoch has {self.steps_per_epoch} batches"
-            )
+            raise ArgumentError(f"loader: start_batch={start_batch}; an epoch has {self.steps_per_epoch} batches")
         order = self.order(epoch)
 
         def make(step: int) -> Batch:
@@ -130,9 +128,7 @@ class Loader:
     def _batch(self, indices: NDArray[np.int64], epoch: int) -> Batch:
         images = self.dataset.images(indices)
         if self.augmentation is not None:
-            x = self.augmentation.apply(
-                images, indices, seed=self.seed, epoch=epoch, normalization=self.normalization
-            )
+            x = self.augmentation.apply(images, indices, seed=self.seed, epoch=epoch, normalization=self.normalization)
         elif self.normalization is not None or images.dtype == np.uint8:
             x = (self.normalization or Normalization()).apply(images)
         else:
@@ -153,8 +149,7 @@ def _check_augmentation(augmentation: Augmentation, dataset: Dataset) -> None:
         )
     if augmentation.moves and dataset.labels.ndim > 2:
         raise ArgumentError(
-            f"loader: targets of shape {dataset.labels.shape} would not follow crop and flip; "
-            "use colour jitter alone"
+            f"loader: targets of shape {dataset.labels.shape} would not follow crop and flip; use colour jitter alone"
         )
 
 

@@ -42,9 +42,7 @@ class Normalization:
         if min(std) <= 0:
             raise ArgumentError(f"normalization: std={std}; each must be above 0")
         if not np.isfinite(self.scale) or self.scale == 0:
-            raise ArgumentError(
-                f"normalization: scale={self.scale}; a finite number other than 0 is accepted"
-            )
+            raise ArgumentError(f"normalization: scale={self.scale}; a finite number other than 0 is accepted")
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
         object.__setattr__(self, "scale", float(self.scale))
@@ -103,8 +101,7 @@ class Normalization:
         """uint8 (N, H, W, C) or float32 (N, C, H, W) to a new float32 (N, C, H, W)."""
         if x.ndim != 4 or x.dtype not in (np.uint8, np.float32):
             raise ArgumentError(
-                f"normalization: images are {x.dtype} {x.shape}; "
-                "uint8 (N, H, W, C) or float32 (N, C, H, W) is accepted"
+                f"normalization: images are {x.dtype} {x.shape}; uint8 (N, H, W, C) or float32 (N, C, H, W) is accepted"
             )
         if x.dtype == np.float32:
             gain, offset = (each.astype(np.float32)[:, None, None] for each in self.affine(x.shape[1]))
@@ -178,9 +175,7 @@ class Augmentation:
             normalization: applied last; None takes 0 ... 255 to 0 ... 1.
         """
         if x.ndim != 4 or x.dtype != np.uint8:
-            raise ArgumentError(
-                f"augmentation: images are {x.dtype} {x.shape}; uint8 (N, H, W, C) is accepted"
-            )
+            raise ArgumentError(f"augmentation: images are {x.dtype} {x.shape}; uint8 (N, H, W, C) is accepted")
         n, h, w, c = x.shape
         out = np.empty((n, c, h, w), np.float32)
         augment.augment_normalize(

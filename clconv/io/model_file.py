@@ -143,9 +143,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     kind = OnnxNetwork if texts[DESCRIPTION].startswith(f'{{"{FORMAT_KEY}"') else Network
     network = kind.from_json(texts[DESCRIPTION], where)
     arrays = {name: a for name, a in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
-    optimizer = {
-        n.removeprefix(OPTIMIZER_PREFIX): a for n, a in tensors.items() if n.startswith(OPTIMIZER_PREFIX)
-    }
+    optimizer = {n.removeprefix(OPTIMIZER_PREFIX): a for n, a in tensors.items() if n.startswith(OPTIMIZER_PREFIX)}
     check_arrays(network, arrays, where)
     return ModelFile(
         network,
@@ -173,8 +171,4 @@ def check_arrays(network: Network, arrays: Mapping[str, Array], where: str) -> N
 
 
 def _some(names: list[str]) -> str:
-    return (
-        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        if names
-        else "nothing"
-    )
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"

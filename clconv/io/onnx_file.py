@@ -134,9 +134,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
     return parse_model(proto, str(path), file.parent)
 
 
-def parse_model(
-    proto: Any, where: str, folder: Path | None = None, absent: Collection[str] = frozenset()
-) -> OnnxModel:
+def parse_model(proto: Any, where: str, folder: Path | None = None, absent: Collection[str] = frozenset()) -> OnnxModel:
     """A model from its protobuf message.
 
     Args:
@@ -238,9 +236,7 @@ def _shape(tensor: Any, where: str) -> tuple[int, ...]:
     """The extents of a TensorProto, if an array of that size is possible."""
     shape = tuple(tensor.dims)
     if any(n < 0 for n in shape) or math.prod(shape) * tensor_type(tensor, where).itemsize >= LIMIT_BYTES:
-        raise ModelFileError(
-            f"{where}: tensor {tensor.name!r}: the shape {shape} is negative, or larger than 2 GiB"
-        )
+        raise ModelFileError(f"{where}: tensor {tensor.name!r}: the shape {shape} is negative, or larger than 2 GiB")
     return shape
 
 

@@ -176,13 +176,11 @@ class OnnxNetwork(Network):
         arrays = self.converter.arrays
         return {name: np.asarray(arrays[name], np.float32).reshape(s) for name, s in self.array_shapes().items()}
 
-
     def updated(self, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> Any:
         """The ModelProto of the file with other arrays."""
         public = {name: a.T if name in self.converter.transposed else a for name, a in arrays.items()}
         ranks = {name: len(tensor.shape) for name, tensor in self.results(self.batch).outputs.items()}
         return updated_model(self.model.skeleton, self.model.arrays, public, metadata, ranks)
-
 
     def to_json(self) -> str:
         """The file's graph as JSON, with the arrays that no training changes."""

@@ -87,9 +87,7 @@ class _Expansion:
         self.text = text
         self.steps = 0
 
-    def of(
-        self, items: tuple[Item | Group, ...], turns: tuple[Turn, ...]
-    ) -> Iterator[tuple[Item, tuple[Turn, ...]]]:
+    def of(self, items: tuple[Item | Group, ...], turns: tuple[Turn, ...]) -> Iterator[tuple[Item, tuple[Turn, ...]]]:
         """The layers, each with the repetitions that it is in, the outermost first."""
         for item in items:
             self.steps += 1

@@ -152,9 +152,7 @@ class Reader:
             raise self.error(example)
         self.peek()
         position = self.at
-        width, height, channels = self.product(
-            ("the width", "the height", "the number of channels"), "INPUT WxHxD"
-        )
+        width, height, channels = self.product(("the width", "the height", "the number of channels"), "INPUT WxHxD")
         if any(isinstance(n, Braces) for n in (width, height, channels)):
             raise self.error("the input has one size; a list makes no sense", position)
         if 0 in (width, height, channels):
@@ -305,4 +303,3 @@ class Reader:
         if quoted and not self.take('"'):
             raise self.error(f"a quotation mark is expected; {self.found()}")
         return value
-

@@ -26,10 +26,7 @@ def lenet(classes: int = 10) -> Network:
 
 def cifar_net(classes: int = 10) -> Network:
     """Six convolutions and two fully-connected layers, for 32x32 images."""
-    return parse(
-        "INPUT 32x32x3 -> [[CONV 3x3x{32,64,128} -> RELU]*2 -> POOL]*3 "
-        f"-> [FC 256 -> RELU] -> FC {classes}"
-    )
+    return parse(f"INPUT 32x32x3 -> [[CONV 3x3x{{32,64,128}} -> RELU]*2 -> POOL]*3 -> [FC 256 -> RELU] -> FC {classes}")
 
 
 def alexnet(classes: int = 1000) -> Network:
@@ -181,7 +178,5 @@ def _two(x: Symbol, filters: int, name: str, batch_norm: bool) -> Symbol:
 def _conv_bn(
     x: Symbol, filters: int, kernel: int, name: str, bn_name: str, *, stride: int = 1, groups: int = 1
 ) -> Symbol:
-    conv = Conv(
-        filters, kernel, stride, pad=kernel // 2, groups=groups, bias=False, rounding="floor", name=name
-    )
+    conv = Conv(filters, kernel, stride, pad=kernel // 2, groups=groups, bias=False, rounding="floor", name=name)
     return BatchNorm(name=bn_name)(conv(x))

@@ -89,13 +89,9 @@ def _fold(graph: Graph, node: Node, norm: Node) -> None:
     node.outputs = (result,)
 
 
-def _derived(
-    graph: Graph, name: str, spec: TensorSpec, like: Parameter, derive: Callable[[Arrays], Array]
-) -> Value:
+def _derived(graph: Graph, name: str, spec: TensorSpec, like: Parameter, derive: Callable[[Arrays], Array]) -> Value:
     """A persistent value `name`.folded, computed from arrays of the user."""
-    parameter = Parameter(
-        like.public_shape, swap=like.swap, derive=lambda arrays: derive(arrays).astype(np.float32)
-    )
+    parameter = Parameter(like.public_shape, swap=like.swap, derive=lambda arrays: derive(arrays).astype(np.float32))
     return graph.persist(f"{name}.folded", spec, "param", parameter)
 
 

@@ -31,8 +31,7 @@ def convert_layouts(graph: Graph) -> None:
 
     for node in nodes:
         node.inputs = tuple(
-            operand_for(node, name, operand)
-            for name, operand in zip(node.layer.inputs, node.inputs, strict=True)
+            operand_for(node, name, operand) for name, operand in zip(node.layer.inputs, node.inputs, strict=True)
         )
         graph.nodes.append(node)
     for name, value in graph.outputs.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.conv import ConvGradW, Conv2d, ConvTranspose2d
+from .._core.conv import Conv2d, ConvGradW, ConvTranspose2d
 from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW, tile_count
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
@@ -16,7 +16,14 @@ from ..shapes import Pads, TensorSpec
 
 # Lavin and Gray (2016), F(4x4, 3x3).
 FILTER = np.array(
-    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
 )
 
 # Operations that a processor does in the time of moving one byte, about; and those of the transforms, per value
@@ -83,7 +90,7 @@ def _unfit(window: Any, spec: TensorSpec) -> bool:
 def _pads(node: Node) -> Pads | None:
     """The padding of a 3x3 convolution at stride 1; None for any other node."""
     layer = node.layer
-    if type(layer) not in (Conv2d, ConvTranspose2d):
+    if not isinstance(layer, (Conv2d, ConvTranspose2d)):
         return None
     window, weight = layer.window, node.inputs[1]
     assert isinstance(weight, Value)
@@ -91,7 +98,7 @@ def _pads(node: Node) -> Pads | None:
     if _unfit(window, weight.spec) or plain:
         return None
     pads: Pads = window.pads
-    if type(layer) is ConvTranspose2d:
+    if isinstance(layer, ConvTranspose2d):
         (top, bottom), (left, right) = pads
         pads = (2 - top, 2 - bottom), (2 - left, 2 - right)
     return pads if min(min(pads[0]), min(pads[1])) >= 0 else None
@@ -108,7 +115,7 @@ def _pays(node: Node, facts: DeviceFacts) -> bool:
     direct = 2 * 9 * y.values * c
     products = 2 * 36 * tiles * c * k
     transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
-    return max(products, OPERATIONS_PER_BYTE * 36 * c * k * 4) + transforms < GAIN * direct
+    return bool(max(products, OPERATIONS_PER_BYTE * 36 * c * k * 4) + transforms < GAIN * direct)
 
 
 def _transformed(graph: Graph, weight: Value) -> Value:
@@ -119,7 +126,7 @@ def _transformed(graph: Graph, weight: Value) -> Value:
 
     def derive(arrays: Mapping[str, Array]) -> Array:
         w = parameter.derive(arrays) if parameter.derive else arrays[weight.name]
-        flat = np.asarray(w, np.float64).reshape(k * c, 9) @ np.kron(FILTER, FILTER).T
+        flat: Array = np.asarray(w, np.float64).reshape(k * c, 9) @ np.kron(FILTER, FILTER).T
         return flat.astype(np.float32).reshape(k, c, 6, 6)
 
     shape = (k, c, 6, 6)

@@ -65,9 +65,7 @@ def place(intervals: list[Interval], max_slab_bytes: int) -> Arena:
 
 def _gap(placed: list[tuple[int, int, Interval]], interval: Interval, size: int) -> int:
     """Offset of the tightest gap of at least `size` between tensors alive together with `interval`."""
-    busy = sorted(
-        (a, b) for a, b, other in placed if other.start <= interval.end and interval.start <= other.end
-    )
+    busy = sorted((a, b) for a, b, other in placed if other.start <= interval.end and interval.start <= other.end)
     cursor, best, best_room = 0, -1, 0
     for start, end in busy:
         room = start - cursor

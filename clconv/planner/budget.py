@@ -19,9 +19,7 @@ def parse_bytes(text: str | int | None) -> int | None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     if match is None or match[2].upper() not in _UNITS:
-        raise ArgumentError(
-            f"memory: {text!r} is no amount; 64MB, 64MiB, 1.2GB or a number of bytes would fit"
-        )
+        raise ArgumentError(f"memory: {text!r} is no amount; 64MB, 64MiB, 1.2GB or a number of bytes would fit")
     amount = int(float(match[1]) * _UNITS[match[2].upper()])
     if amount < 1:
         raise ArgumentError(f"memory: {text!r} is no amount; at least one byte is needed")

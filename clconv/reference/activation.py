@@ -35,9 +35,7 @@ class LeakyReLU(Layer):
     defaults: ClassVar[Attrs] = {"slope": 0.01}
 
     def settings(self, attrs: Attrs) -> dict[str, Any]:
-        return {
-            "slope": number(super().settings(attrs)["slope"], "leakyrelu: slope", lambda v: v >= 0, ">= 0")
-        }
+        return {"slope": number(super().settings(attrs)["slope"], "leakyrelu: slope", lambda v: v >= 0, ">= 0")}
 
     def compute(self, attrs: Attrs, inputs: Sequence[Array], params: Arrays) -> Array:
         return np.where(inputs[0] > 0, inputs[0], self.settings(attrs)["slope"] * inputs[0])

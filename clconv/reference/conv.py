@@ -174,9 +174,7 @@ class ConvTranspose(LinearLayer):
             )
             for i in (0, 1)
         )
-        return Windows(
-            (rows, cols), given["kernel"], given["stride"], given["pads"], given["dilation"], (h, w)
-        )
+        return Windows((rows, cols), given["kernel"], given["stride"], given["pads"], given["dilation"], (h, w))
 
     def output_shape(self, attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
         return (shapes[0][0], attrs["filters"], *self.windows(attrs, shapes).size)
@@ -307,12 +305,8 @@ def _refused(message: str, shape: Shape = (1, 6, 9, 9), layer: str = "Conv", **a
 
 REFUSED = [
     _refused(r"^conv: window reaches over 5 elements but only 0\+4\+0 are there", (1, 3, 4, 4), kernel=5),
-    _refused(
-        r"^conv: window reaches over 7 elements but only 1\+4\+1 are there", (1, 3, 4, 4), dilation=3, pad=1
-    ),
-    _refused(
-        r"^conv: windows of 3 at stride 2 do not tile 0\+8\+0 .*stride=.* would fit", (1, 3, 8, 8), stride=2
-    ),
+    _refused(r"^conv: window reaches over 7 elements but only 1\+4\+1 are there", (1, 3, 4, 4), dilation=3, pad=1),
+    _refused(r"^conv: windows of 3 at stride 2 do not tile 0\+8\+0 .*stride=.* would fit", (1, 3, 8, 8), stride=2),
     _refused(
         r"^conv: windows of 3 at stride 3 do not tile 1\+9\+1 elements: \(9 - 3 \+ 2\)/3 \+ 1 = 3\.66667; "
         r'pad=0, or stride=2 or 1 would fit, or ask for rounding="floor" or "ceil"$',
@@ -354,9 +348,7 @@ REFUSED = [
         stride=2,
         output_pad=2,
     ),
-    _refused(
-        r"^convtranspose: output_pad: -1 is not a whole number >= 0", layer="ConvTranspose", output_pad=-1
-    ),
+    _refused(r"^convtranspose: output_pad: -1 is not a whole number >= 0", layer="ConvTranspose", output_pad=-1),
     _refused(r"^convtranspose: kernel: 0 is not a whole number >= 1", layer="ConvTranspose", kernel=0),
     _refused(r"^convtranspose: stride: 0 is not a whole number >= 1", layer="ConvTranspose", stride=0),
     _refused(r"^convtranspose: pad: -1 is not a whole number >= 0", layer="ConvTranspose", pad=-1),

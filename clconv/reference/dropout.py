@@ -105,9 +105,7 @@ CASES = [
 
 REFUSED = [
     Refusal("Dropout", {"rate": 1}, ((1, 3, 4, 4),), r"^dropout: rate: 1 is not a number in \[0, 1\)$"),
-    Refusal(
-        "Dropout", {"rate": -0.1}, ((1, 3, 4, 4),), r"^dropout: rate: -0\.1 is not a number in \[0, 1\)$"
-    ),
+    Refusal("Dropout", {"rate": -0.1}, ((1, 3, 4, 4),), r"^dropout: rate: -0\.1 is not a number in \[0, 1\)$"),
     Refusal("Dropout", {"rate": float("nan")}, ((1, 3, 4, 4),), r"^dropout: rate: nan is not a number in"),
     Refusal("Dropout", {}, ((3, 4),), r"^dropout: input shape \(3, 4\) is not \(N, C, H, W\)"),
 ]

@@ -149,15 +149,11 @@ class Layer:
     def check_inputs(self, shapes: Sequence[Shape]) -> list[tuple[int, int, int, int]]:
         """The input shapes, refusing a wrong number of them and what is not (N, C, H, W)."""
         if not self.least_inputs <= len(shapes) <= self.most_inputs:
-            takes = (
-                f"{self.least_inputs} or more inputs" if self.most_inputs > self.least_inputs else "1 input"
-            )
+            takes = f"{self.least_inputs} or more inputs" if self.most_inputs > self.least_inputs else "1 input"
             raise ArgumentError(f"{self.who}: takes {takes}, not {len(shapes)}")
         for shape in shapes:
             if len(shape) != 4 or min(shape) < 1:
-                raise ShapeError(
-                    f"{self.who}: input shape {tuple(shape)} is not (N, C, H, W), each at least 1"
-                )
+                raise ShapeError(f"{self.who}: input shape {tuple(shape)} is not (N, C, H, W), each at least 1")
         return [(n, c, h, w) for n, c, h, w in shapes]
 
 
@@ -189,9 +185,7 @@ class LinearLayer(Layer):
         train: bool = True,
         context: Context | None = None,
     ) -> Gradients:
-        return self.gradient(
-            attrs, _absolute(inputs), _absolutes(params), {}, np.abs(dy), train=train, context=context
-        )
+        return self.gradient(attrs, _absolute(inputs), _absolutes(params), {}, np.abs(dy), train=train, context=context)
 
 
 LAYERS: dict[str, Layer] = {}

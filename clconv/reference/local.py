@@ -39,9 +39,7 @@ class Local(LinearLayer):
         """The windows over the input."""
         given = self.settings(attrs)
         ((_, _, h, w),) = self.check_inputs(shapes)
-        return windows(
-            (h, w), given["kernel"], given["stride"], given["pads"], rounding=given["rounding"], who="local"
-        )
+        return windows((h, w), given["kernel"], given["stride"], given["pads"], rounding=given["rounding"], who="local")
 
     def output_shape(self, attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
         count = self.windows(attrs, shapes).count

@@ -57,9 +57,7 @@ def svm(scores: Array, labels: NDArray[Any]) -> tuple[Array, Array]:
 def mse(scores: Array, targets: NDArray[Any]) -> tuple[Array, Array]:
     """Mean of (score - target)^2 over each image's elements; scores and targets of one shape (N, ...)."""
     if scores.shape != targets.shape:
-        raise ShapeError(
-            f"mse: targets {targets.shape} differ from scores {scores.shape}; equal shapes would fit"
-        )
+        raise ShapeError(f"mse: targets {targets.shape} differ from scores {scores.shape}; equal shapes would fit")
     difference = scores - targets
     values: Array = np.square(difference).reshape(len(scores), -1).mean(axis=1)
     return values, 2 * difference / scores.size
@@ -81,8 +79,7 @@ def check_labels(scores: Array, labels: NDArray[Any], who: str) -> Array:
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise DataError(
-            f"{who}: label {labels[wrong[0]]} of image {wrong[0]} is not one of the {classes} classes "
-            f"0..{classes - 1}"
+            f"{who}: label {labels[wrong[0]]} of image {wrong[0]} is not one of the {classes} classes 0..{classes - 1}"
         )
     return scores.reshape(n, classes)
 
@@ -145,9 +142,7 @@ LOSS_REFUSED = [
             DataError,
             rf"^{loss}: label 10 of image 2 is not one of the 10 classes 0\.\.9$",
         ),
-        LossRefusal(
-            loss, (2, 3), np.array([0, -1]), DataError, rf"^{loss}: label -1 of image 1 is not one of"
-        ),
+        LossRefusal(loss, (2, 3), np.array([0, -1]), DataError, rf"^{loss}: label -1 of image 1 is not one of"),
         LossRefusal(
             loss,
             (2, 3),
@@ -170,8 +165,4 @@ LOSS_REFUSED = [
             rf"^{loss}: scores \(2, 3, 4, 4\) are not \(N, classes\)$",
         ),
     )
-] + [
-    LossRefusal(
-        "mse", (2, 3), np.zeros((2, 4)), ShapeError, r"^mse: targets \(2, 4\) differ from scores \(2, 3\);"
-    )
-]
+] + [LossRefusal("mse", (2, 3), np.zeros((2, 4)), ShapeError, r"^mse: targets \(2, 4\) differ from scores \(2, 3\);")]

@@ -247,16 +247,12 @@ CASES = [
 
 REFUSED = [
     Refusal("LRN", {"size": 0}, ((1, 3, 4, 4),), r"^lrn: size: 0 is not a whole number >= 1$"),
-    Refusal(
-        "LRN", {"region": "same"}, ((1, 3, 4, 4),), r"""^lrn: region: 'same' is not "across" or "within"$"""
-    ),
+    Refusal("LRN", {"region": "same"}, ((1, 3, 4, 4),), r"""^lrn: region: 'same' is not "across" or "within"$"""),
     Refusal("LRN", {"alpha": -1.0}, ((1, 3, 4, 4),), r"^lrn: alpha: -1\.0 is not a number >= 0$"),
     Refusal("LRN", {"beta": -0.5}, ((1, 3, 4, 4),), r"^lrn: beta: -0\.5 is not a number >= 0$"),
     Refusal("LRN", {"k": 0}, ((1, 3, 4, 4),), r"^lrn: k: 0 is not a number > 0$"),
     Refusal("LRN", {}, ((3, 4),), r"^lrn: input shape \(3, 4\) is not \(N, C, H, W\)"),
-    Refusal(
-        "BatchNorm", {"momentum": 1.5}, ((2, 3, 4, 4),), r"^bn: momentum: 1\.5 is not a number in \[0, 1\]$"
-    ),
+    Refusal("BatchNorm", {"momentum": 1.5}, ((2, 3, 4, 4),), r"^bn: momentum: 1\.5 is not a number in \[0, 1\]$"),
     Refusal("BatchNorm", {"eps": 0}, ((2, 3, 4, 4),), r"^bn: eps: 0 is not a number > 0$"),
     Refusal("BatchNorm", {}, ((3, 4),), r"^bn: input shape \(3, 4\) is not \(N, C, H, W\)"),
     Refusal(

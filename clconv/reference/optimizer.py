@@ -81,9 +81,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "momentum": Optimizer(momentum, ("velocity",), {"rate": 0.01, "momentum": 0.9, "weight_decay": 0.0}),
     "nesterov": Optimizer(nesterov, ("velocity",), {"rate": 0.01, "momentum": 0.9, "weight_decay": 0.0}),
     "adagrad": Optimizer(adagrad, ("squares",), {"rate": 0.01, "eps": 1e-8, "weight_decay": 0.0}),
-    "rmsprop": Optimizer(
-        rmsprop, ("squares",), {"rate": 0.01, "decay": 0.99, "eps": 1e-8, "weight_decay": 0.0}
-    ),
+    "rmsprop": Optimizer(rmsprop, ("squares",), {"rate": 0.01, "decay": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
     "adam": Optimizer(
         adam,
         ("mean", "squares"),

@@ -184,9 +184,7 @@ WINDOWS: list[tuple[str, Shape, Attrs]] = [
 ]
 
 CASES = [
-    Case(name, layer, attrs, (shape,))
-    for layer in ("MaxPool", "AvgPool", "L2Pool")
-    for name, shape, attrs in WINDOWS
+    Case(name, layer, attrs, (shape,)) for layer in ("MaxPool", "AvgPool", "L2Pool") for name, shape, attrs in WINDOWS
 ] + [
     Case("count_pad", "AvgPool", {"kernel": 3, "stride": 2, "pad": 1, "count_pad": True}, ((2, 17, 7, 9),)),
     Case(
@@ -231,15 +229,9 @@ REFUSED = [
             ((1, 3, 8, 8),),
             rf"^{layer.lower()}: padding of 3 is not less than the window's 3 .*; at most 2 would fit$",
         ),
-        Refusal(
-            layer, {"kernel": 0}, ((1, 3, 8, 8),), rf"^{layer.lower()}: kernel: 0 is not a whole number >= 1"
-        ),
-        Refusal(
-            layer, {"stride": 0}, ((1, 3, 8, 8),), rf"^{layer.lower()}: stride: 0 is not a whole number >= 1"
-        ),
-        Refusal(
-            layer, {"pad": -1}, ((1, 3, 8, 8),), rf"^{layer.lower()}: pad: -1 is not a whole number >= 0"
-        ),
+        Refusal(layer, {"kernel": 0}, ((1, 3, 8, 8),), rf"^{layer.lower()}: kernel: 0 is not a whole number >= 1"),
+        Refusal(layer, {"stride": 0}, ((1, 3, 8, 8),), rf"^{layer.lower()}: stride: 0 is not a whole number >= 1"),
+        Refusal(layer, {"pad": -1}, ((1, 3, 8, 8),), rf"^{layer.lower()}: pad: -1 is not a whole number >= 0"),
         Refusal(
             layer,
             {"rounding": "up"},

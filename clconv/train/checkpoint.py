@@ -27,9 +27,7 @@ def save_checkpoint(
 ) -> None:
     """Writes where a run stands, atomically. `recipe` is what a resumed run must have in common with it."""
     training = {"position": asdict(position), "steps_done": trainer.steps_done, "recipe": dict(recipe)}
-    write_model(
-        path, ModelFile(network, trainer.arrays(), dict(metadata), training, trainer.optimizer_arrays())
-    )
+    write_model(path, ModelFile(network, trainer.arrays(), dict(metadata), training, trainer.optimizer_arrays()))
 
 
 def load_checkpoint(
@@ -44,17 +42,13 @@ def load_checkpoint(
         return None
     model = read_model(path)
     if not model.training:
-        raise ModelFileError(
-            f"{path}: a model without training state; a run can only resume from a checkpoint"
-        )
+        raise ModelFileError(f"{path}: a model without training state; a run can only resume from a checkpoint")
     if model.network.to_json() != network.to_json():
         raise ModelFileError(f"{path}: the checkpoint is of another network")
     stored = model.training["recipe"]
     for name, value in recipe.items():
         if stored.get(name) != value:
-            raise ModelFileError(
-                f"{path}: the checkpoint was made with {name}={stored.get(name)}, not {value}"
-            )
+            raise ModelFileError(f"{path}: the checkpoint was made with {name}={stored.get(name)}, not {value}")
     fields = dict(model.training["position"])
     position = Position(**{**fields, "history": History(**fields["history"])})
     return position, model.training["steps_done"], model.arrays, model.optimizer

@@ -20,9 +20,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         if self.warmup < 0:
-            raise ArgumentError(
-                f"{type(self).__name__}: warmup {self.warmup} is not a number of steps from 0 on"
-            )
+            raise ArgumentError(f"{type(self).__name__}: warmup {self.warmup} is not a number of steps from 0 on")
 
     def factor(self, step: int, steps: int) -> float:
         """What the rate is multiplied with at `step` (from 0) of `steps` in all."""

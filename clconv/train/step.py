@@ -36,9 +36,7 @@ def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer
 
     def update(weight: Value, gradient: Value) -> None:
         states = [graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer") for s in optimizer.states]
-        graph.add(
-            Update(optimizer.rule), [weight, gradient, *states, hyper, ok], weight.name.rpartition(".")[0]
-        )
+        graph.add(Update(optimizer.rule), [weight, gradient, *states, hyper, ok], weight.name.rpartition(".")[0])
 
     weights = [value for value in graph.persistent.values() if value.role == "param"]
     differentiate(graph, {scores: dscores}, weights, update)
@@ -61,8 +59,6 @@ def add_loss(graph: Graph, scores: Value, loss: str) -> tuple[Value, ...]:
     if loss not in LOSSES:
         raise ArgumentError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
     n = scores.spec.shape[0]
-    spec = (
-        TensorSpec(scores.spec.shape, layout="plain") if loss == "mse" else TensorSpec((n,), "int32", "plain")
-    )
+    spec = TensorSpec(scores.spec.shape, layout="plain") if loss == "mse" else TensorSpec((n,), "int32", "plain")
     labels = graph.input("labels", spec)
     return graph.add(LOSSES[loss](), [scores, labels], "loss")

@@ -33,8 +33,8 @@ class Trainer:
         loss: str,
         optimizer: Optimizer,
         *,
-        seed: int,
-        budget: int | None,
+        seed: int = 0,
+        budget: int | None = None,
     ) -> None:
         self.network = network
         self.device = device
@@ -44,6 +44,7 @@ class Trainer:
         self.steps_done = 0
         self.session = Session(device, budget)
         self._plans: dict[tuple[str, int], Plan] = {}
+        self._fast = True
 
     def prepare(
         self,
@@ -57,7 +58,7 @@ class Trainer:
         Args:
             optimizer_arrays: optimizer state by name, from a checkpoint; zero where absent.
         """
-        plans = self._plan_all(batches)
+        plans = self.plan_within(batches, self.session.allocator.budget)
         training = next(plan for plan in plans if "hyper" in plan.graph.persistent)
         self.session.load(training.graph.persistent, {**arrays, **(optimizer_arrays or {})})
         self._write_counters()
@@ -78,21 +79,29 @@ class Trainer:
         """
         assert optimizer.rule == self.optimizer.rule
         self.optimizer, self.seed, self.steps_done = optimizer, seed, 0
-        plans = self._plan_all(batches)
+        plans = self.plan_within(batches, self.session.allocator.budget)
         self.session.clear("optimizer")
         self._write_counters()
         for plan in plans:
             self.session.prepare(plan, progress)
 
-    def _plan_all(self, batches: Mapping[str, set[int]]) -> list[Plan]:
-        plans = [
-            self.plan(mode, batch) for mode, sizes in batches.items() for batch in sorted(sizes, reverse=True)
-        ]
-        needed, budget = self.peak_bytes, self.session.allocator.budget
-        if budget is not None and needed > budget:
+    def plan_within(self, batches: Mapping[str, set[int]], budget: int | None) -> list[Plan]:
+        """Plans for all batch sizes ("train" and "test"), largest first; without Winograd's workspace if need be.
+
+        Raises:
+            BudgetError: even so they need more than `budget`.
+        """
+        sizes = [(mode, batch) for mode, found in batches.items() for batch in sorted(found, reverse=True)]
+        plans = [self.plan(mode, batch) for mode, batch in sizes]
+        if budget is not None and self.peak_bytes > budget and self._fast:
+            self._fast = False
+            self._plans.clear()
+            plans = [self.plan(mode, batch) for mode, batch in sizes]
+        if budget is not None and self.peak_bytes > budget:
             raise BudgetError(
-                f"fit: training needs {needed} bytes ({format_bytes(needed)}) with this batch size, more than the "
-                f"budget of {budget}; a smaller batch_size or a larger budget would fit. Nothing was allocated."
+                f"fit: training needs {self.peak_bytes} bytes ({format_bytes(self.peak_bytes)}) with this batch size, "
+                f"more than the budget of {budget}; a smaller batch_size or a larger budget would fit. "
+                "Nothing was allocated."
             )
         return plans
 
@@ -108,7 +117,8 @@ class Trainer:
         else:
             graph = evaluation_graph(self.network, batch, self.loss)
             passes.for_inference(graph, self.device.facts.block, fold=False)
-        passes.use_winograd(graph, self.device.facts, train=True)
+        if self._fast:
+            passes.use_winograd(graph, self.device.facts, train=True)
         return graph
 
     @property
@@ -145,9 +155,7 @@ class Trainer:
 
     def _write_counters(self) -> None:
         if "counters" in self.session.names:
-            words = np.array(
-                [self.seed & 0xFFFFFFFF, self.seed >> 32 & 0xFFFFFFFF, self.steps_done, 0], np.uint32
-            )
+            words = np.array([self.seed & 0xFFFFFFFF, self.seed >> 32 & 0xFFFFFFFF, self.steps_done, 0], np.uint32)
             self.session.write("counters", words.view(np.int32))
 
     def _blame(self, x: Array) -> str:
@@ -180,11 +188,7 @@ class Trainer:
 
     def optimizer_arrays(self) -> dict[str, Array]:
         """Optimizer state by name, for a checkpoint."""
-        return {
-            name: self.session.read(name)
-            for name in self.session.names
-            if self.session.role(name) == "optimizer"
-        }
+        return {name: self.session.read(name) for name in self.session.names if self.session.role(name) == "optimizer"}
 
     def release(self) -> None:
         """Frees the device memory."""
