@@ -42,22 +42,24 @@
 #define CHECKED(offset) ((uint)(column + (offset)) < (uint)w_in ? source[offset] : (VF)(0))
 
 // acc[i] += x[i*STRIDE_W + s*dilation] * w[s], for the taps of one row of the window.
+#define ADD_KEPT(i, s) acc[i] = fma(pixels[(i) * STRIDE_W + (s)], weight[r * TAPS + (s)], acc[i]);
+#define ADD_READ(i, PIXEL) acc[i] = fma(PIXEL((i) * STRIDE_W + s * dilation_w), tap, acc[i]);
+#define ADD_GATHERED(i, PIXEL) acc[i] = fma(PIXEL(i), tap, acc[i]);
 #if TAPS
 #define ADD_ROW(PIXEL)                                                        \
     {                                                                         \
         VF pixels[(WT - 1) * STRIDE_W + TAPS];                                \
         UNROLL for (int j = 0; j < (WT - 1) * STRIDE_W + TAPS; j++)           \
             pixels[j] = PIXEL(j);                                             \
-        UNROLL for (int s = 0; s < TAPS; s++)                                 \
-            UNROLL for (int i = 0; i < WT; i++)                               \
-                acc[i] = fma(pixels[i * STRIDE_W + s], weight[r * TAPS + s], acc[i]); \
+        UNROLL for (int s = 0; s < TAPS; s++) {                               \
+            REPEAT(WT, ADD_KEPT, s)                                           \
+        }                                                                     \
     }
 #else
 #define ADD_ROW(PIXEL)                                                              \
     for (int s = 0; s < kernel_w; s++) {                                            \
         const VF tap = taps[flip ? kernel_h * kernel_w - 1 - r * kernel_w - s : r * kernel_w + s]; \
-        UNROLL for (int i = 0; i < WT; i++)                                         \
-            acc[i] = fma(PIXEL(i * STRIDE_W + s * dilation_w), tap, acc[i]);        \
+        REPEAT(WT, ADD_READ, PIXEL)                                                 \
     }
 #endif
 
@@ -69,7 +71,7 @@
             out[q0 + i * (step)] = activation == SIGMOID ? keep_channels(result, cb, channels) : result; \
         }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_depthwise(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_depthwise(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int channels, int h_in, int w_in,
     int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int pad_top, int pad_left, int dilation_h,
     int dilation_w, int flip, int chunks, int rows, int spans, int tiles, int tiles_per_item, int activation,
@@ -119,7 +121,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_depthwise(
     }
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_depthwise_gather(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_depthwise_gather(
     TENSOR(const, x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int channels, int h_in, int w_in,
     int p_out, int q_out, int kernel_h, int kernel_w, int pad_top, int pad_left, int dilation_h, int dilation_w,
     int chunks, int rows, int spans, int tiles, int tiles_per_item, int activation, float slope)
@@ -152,11 +154,9 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_depthwise_gat
                     __global const VF *source = block + (row * w_in + column);
                     const VF tap = taps[r * kernel_w + s];
                     if (column >= 0 && column + WT <= w_in) {
-                        UNROLL for (int i = 0; i < WT; i++)
-                            acc[i] = fma(INSIDE(i), tap, acc[i]);
+                        REPEAT(WT, ADD_GATHERED, INSIDE)
                     } else {
-                        UNROLL for (int i = 0; i < WT; i++)
-                            acc[i] = fma(CHECKED(i), tap, acc[i]);
+                        REPEAT(WT, ADD_GATHERED, CHECKED)
                     }
                 }
             }
@@ -165,20 +165,24 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void conv_depthwise_gat
     }
 }
 
+#define ADD_COLUMN(i, a) sum[i] = fma(x_row[(q + (i)) * stride_w - shift], dy_row[q + (i)], sum[i]);
+
 // Adds dy[q] * x to the sum of every tap for columns from .. to - 1; FITS(r, s) tells which taps see the image.
 #define EVERY_TAP(r, s) true
 #define SEEN_TAP(r, s) ((uint)(h0 + (r)) < (uint)h_in && (uint)(q * stride_w - pad_left + (s)) < (uint)w_in)
+#define ADD_TAP_IF(s, FITS)                                                                               \
+    if (FITS(r, s))                                                                                       \
+        acc[r * TAPS + (s)] = fma(corner[r * w_in + (s)], g, acc[r * TAPS + (s)]);
 #define ADD_PIXELS(from, to, FITS)                                                                        \
     for (int q = from; q < to; q++) {                                                                     \
         const VF g = dy_row[q];                                                                           \
         __global const VF *corner = x_row + (q * stride_w - pad_left);                                    \
-        UNROLL for (int r = 0; r < TAPS; r++)                                                             \
-            UNROLL for (int s = 0; s < TAPS; s++)                                                         \
-                if (FITS(r, s))                                                                           \
-                    acc[r * TAPS + s] = fma(corner[r * w_in + s], g, acc[r * TAPS + s]);                  \
+        UNROLL for (int r = 0; r < TAPS; r++) {                                                           \
+            REPEAT(TAPS, ADD_TAP_IF, FITS)                                                                \
+        }                                                                                                 \
     }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_depthwise_grad_w(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void conv_depthwise_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, parts), int channels, int batch, int h_in, int w_in, int p_out,
     int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top, int pad_left, int dilation_h,
     int dilation_w, int rows_per_chunk)
@@ -220,9 +224,9 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_depthwise_grad
                 __global const VF *dy_row = BLOCKS_AT(const, dy) + (((size_t)n * c_blocks + cb) * p_out + p) * q_out;
                 __global const VF *x_row = BLOCKS_AT(const, x) + (((size_t)n * c_blocks + cb) * h_in + h) * w_in;
                 int q = q_first;
-                for (; q + 4 <= q_end; q += 4)
-                    UNROLL for (int i = 0; i < 4; i++)
-                        sum[i] = fma(x_row[(q + i) * stride_w - shift], dy_row[q + i], sum[i]);
+                for (; q + 4 <= q_end; q += 4) {
+                    REPEAT(4, ADD_COLUMN, 0)
+                }
                 for (; q < q_end; q++)
                     sum[0] = fma(x_row[q * stride_w - shift], dy_row[q], sum[0]);
             }

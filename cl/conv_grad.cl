@@ -16,7 +16,13 @@
 #define PLANAR 0
 #endif
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_grad_w(
+// Steps of conv_grad_w: the sums of one tap, a vector of output channels for each input channel c.
+#define LOAD_SUM(c, a) acc[c] = tap[c];
+#define STORE_SUM(c, a) tap[c] = acc[c];
+#define MULTIPLY_ADD(c, a) acc[c] = fma((VF)(block[pixel * B + (c)]), g, acc[c]);
+#define ADD_PIXEL(i, a) sum[i] += dy_row[q + (i)];
+
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void conv_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, parts), int batch, int c_total, int h_in, int w_in, int k_total,
     int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top, int pad_left,
     int dilation_h, int dilation_w, int filter_depth, int k_per_group, int c_per_group, int rows_per_chunk)
@@ -46,8 +52,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_grad_w(
             for (int s = 0; s < kernel_w; s++) {
                 __global VF *tap = part + (r * kernel_w + s) * B;
                 VF acc[B];
-                UNROLL for (int c = 0; c < B; c++)
-                    acc[c] = tap[c];
+                REPEAT(B, LOAD_SUM, 0)
                 // Columns q whose tap lies inside the row: q*stride - pad + s*dilation in [0, w_in)
                 const int shift = pad_left - s * dilation_w;
                 const int q_first = max(0, (shift + stride_w - 1) / stride_w);
@@ -64,13 +69,11 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_grad_w(
                         for (int c = 0; c < channels; c++)
                             acc[c] = fma((VF)(block[(size_t)c * plane + pixel]), g, acc[c]);
 #else
-                        UNROLL for (int c = 0; c < B; c++)
-                            acc[c] = fma((VF)(block[pixel * B + c]), g, acc[c]);
+                        REPEAT(B, MULTIPLY_ADD, 0)
 #endif
                     }
                 }
-                UNROLL for (int c = 0; c < B; c++)
-                    tap[c] = acc[c];
+                REPEAT(B, STORE_SUM, 0)
             }
         row += p_last - p_first;
     }
@@ -84,7 +87,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv_grad_w(
     }
 }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void channel_sum(TENSOR(const, dy), TENSOR(, parts), int batch,
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void channel_sum(TENSOR(const, dy), TENSOR(, parts), int batch,
                                                                           int k_blocks, int p_out, int q_out,
                                                                           int rows_per_chunk)
 {
@@ -95,9 +98,9 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void channel_sum(TENSOR(
         const int n = row / p_out, p = row % p_out;
         __global const VF *dy_row = BLOCKS_AT(const, dy) + (((size_t)n * k_blocks + kb) * p_out + p) * q_out;
         int q = 0;
-        for (; q + 4 <= q_out; q += 4)
-            UNROLL for (int i = 0; i < 4; i++)
-                sum[i] += dy_row[q + i];
+        for (; q + 4 <= q_out; q += 4) {
+            REPEAT(4, ADD_PIXEL, 0)
+        }
         for (; q < q_out; q++)
             sum[0] += dy_row[q];
     }

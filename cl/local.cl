@@ -29,7 +29,14 @@
 #define WG 1
 #endif
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_forward(
+// Steps of the products: one image of local_forward, one image or one channel of an image of local_grad_x, one channel
+// of local_grad_w.
+#define MULTIPLY_IMAGE(i, a) acc[i] = fma((VF)(pixel[(i) * image + c]), weight, acc[i]);
+#define LOAD_GRADIENT(i, a) g[i] = grad[(i) * image];
+#define MULTIPLY_GRADIENT(i, c) acc[c][i] = fma(tap[c], g[i], acc[c][i]);
+#define MULTIPLY_CHANNEL(c, a) acc[c] = fma((VF)(pixel[n * image + (c)]), g, acc[c]);
+
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void local_forward(
     TENSOR(const, x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int batch, int c_total, int h_in,
     int w_in, int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
     int pad_left, int tiles, int activation, float slope)
@@ -59,8 +66,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_forward(
                     AT(x) + n0 * image + (((size_t)cb * h_in + h0 + r) * w_in + w0 + s) * B;
                 for (int c = 0; c < channels; c++) {
                     const VF weight = tap[c];
-                    UNROLL for (int i = 0; i < NT; i++)
-                        acc[i] = fma((VF)(pixel[i * image + c]), weight, acc[i]);
+                    REPEAT(NT, MULTIPLY_IMAGE, 0)
                 }
             }
     }
@@ -92,7 +98,7 @@ static inline real sum_lanes(VF v)
 #endif
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_grad_x(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void local_grad_x(
     TENSOR(const, dy), TENSOR(const, w), TENSOR(, dx), int items, int batch, int c_total, int h_in, int w_in,
     int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
     int pad_left, int tiles)
@@ -125,11 +131,10 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_grad_x(
                     BLOCKS_AT(const, w) + ((source * c_blocks + cb) * taps + r * kernel_w + s) * B + c0;
                 __global const VF *grad = BLOCKS_AT(const, dy) + n0 * image + source;
                 VF g[NT];
-                UNROLL for (int i = 0; i < NT; i++)
-                    g[i] = grad[i * image];
-                UNROLL for (int c = 0; c < CT; c++)
-                    UNROLL for (int i = 0; i < NT; i++)
-                        acc[c][i] = fma(tap[c], g[i], acc[c][i]);
+                REPEAT(NT, LOAD_GRADIENT, 0)
+                UNROLL for (int c = 0; c < CT; c++) {
+                    REPEAT(NT, MULTIPLY_GRADIENT, c)
+                }
             }
         }
     UNROLL for (int i = 0; i < NT; i++)
@@ -141,7 +146,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_grad_x(
         }
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_grad_w(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void local_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, dw), int items, int batch, int c_total, int h_in, int w_in,
     int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
     int pad_left)
@@ -165,8 +170,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void local_grad_w(
                 acc[c] = (VF)(0);
             for (int n = 0; n < batch && seen; n++) {
                 const VF g = grad[n * grad_image];
-                UNROLL for (int c = 0; c < B; c++)
-                    acc[c] = fma((VF)(pixel[n * image + c]), g, acc[c]);
+                REPEAT(B, MULTIPLY_CHANNEL, 0)
             }
             __global VF *tap = filter + (r * kernel_w + s) * B;
             UNROLL for (int c = 0; c < B; c++)

@@ -42,7 +42,7 @@
 #define SW stride_w
 #endif
 
-#define GROUPED __attribute__((reqd_work_group_size(WG, 1, 1)))
+#define GROUPED __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1)))
 
 #if KIND != GLOBAL_MEAN
 
@@ -196,6 +196,8 @@ __kernel GROUPED void pool_grad(TENSOR(const, dy), TENSOR_OF(const, PLACE, argma
 
 #else
 
+#define ADD_PIXEL(i, a) sum[i] += image[pixel + (i)];
+
 __kernel GROUPED void global_mean(PIECES_OF(x), TENSOR(, y), int items, int c_blocks, int plane, int chunks,
                                   int divisor)
 {
@@ -207,9 +209,9 @@ __kernel GROUPED void global_mean(PIECES_OF(x), TENSOR(, y), int items, int c_bl
     __global const VF *image = (__global const VF *)PIECE_BLOCK(x, n_cb / c_blocks, n_cb % c_blocks, (size_t)plane);
     VF sum[4] = {(VF)(0), (VF)(0), (VF)(0), (VF)(0)};
     int pixel = begin;
-    for (; pixel + 4 <= end; pixel += 4)
-        UNROLL for (int i = 0; i < 4; i++)
-            sum[i] += image[pixel + i];
+    for (; pixel + 4 <= end; pixel += 4) {
+        REPEAT(4, ADD_PIXEL, 0)
+    }
     for (; pixel < end; pixel++)
         sum[0] += image[pixel];
     BLOCKS_AT(, y)[item] = ((sum[0] + sum[1]) + (sum[2] + sum[3])) / (float)divisor;

@@ -17,7 +17,7 @@ class Activation(Layer):
         return {"x": unactivated(self, emit, values["y"], dy["y"])}
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, h, w = outs[0].spec.shape
+        _, c, h, w = outs[0].spec.shape
         items = outs[0].spec.elements(rec.facts.block) // rec.facts.block
         args = [ins[0], outs[0], items, c, h * w, *self.activation_args()]
         rec.launch("activation.cl", "activation", (items,), args)

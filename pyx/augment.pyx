@@ -36,7 +36,7 @@ cdef inline void philox(uint64_t seed, uint32_t* counter) noexcept nogil:
     cdef uint32_t k0 = <uint32_t> seed, k1 = <uint32_t> (seed >> 32)
     cdef uint64_t a, b
     cdef int turn
-    for turn in range(10):
+    for turn in range(10):  # no-cython-lint
         a = <uint64_t> 0xD2511F53u * counter[0]
         b = <uint64_t> 0xCD9E8D57u * counter[2]
         counter[0] = <uint32_t> (b >> 32) ^ counter[1] ^ k0

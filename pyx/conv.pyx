@@ -4,7 +4,7 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks, filter_blocks, window_count
 
 from clconv._core.activation import unactivated
-from clconv._core.layer import Choice, Cost, Layer, piece_args
+from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
 from clconv._core.layout import FilterSwap
 
 
@@ -77,7 +77,7 @@ class Conv2d(Layer):
 
     def record(self, rec, ins, outs, work, choice):
         x, w, b = ins
-        k, c_group, r, s = w.spec.shape
+        k, c_group, _, _ = w.spec.shape
         groups = w.spec.groups
         whole = (x[0] if isinstance(x, tuple) else x).spec
         n, _, h, wd = whole.shape
@@ -93,7 +93,7 @@ class Conv2d(Layer):
             k, p, q, *window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
             k // groups, c_group, per_row, *self.activation_args(),
         ]
-        _launch_direct(rec, args, n * p * per_row, k, defines)
+        _launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
 
 class ConvTranspose2d(Layer):
@@ -148,7 +148,7 @@ class ConvTranspose2d(Layer):
 
     def record(self, rec, ins, outs, work, choice):
         x, w, b = ins
-        k, c_group, r, s = w.spec.shape
+        k, c_group, _, _ = w.spec.shape
         groups = w.spec.groups
         n, _, h, wd = x.spec.shape
         p, q = self.size
@@ -161,7 +161,7 @@ class ConvTranspose2d(Layer):
             k, p, q, *self.window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
             k // groups, c_group, per_row, *self.activation_args(),
         ]
-        _launch_direct(rec, args, n * p * per_row, k, defines)
+        _launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
 
 class ConvGradW(Layer):
@@ -200,12 +200,15 @@ class ConvGradW(Layer):
         args = [
             x, dy, work, n, c, *x.spec.shape[2:], k, p, q, *self.window.args(), depth, k // groups, c_group, rows,
         ]
+        planar = x.spec.layout == "plain"
         rec.launch(
             "conv_grad.cl", "conv_grad_w", (chunks, depth, blocks(k, block)), args,
-            defines={"PLANAR": int(x.spec.layout == "plain")}, local_size=(1, 1, 1),
+            defines={"PLANAR": int(planar)}, local_size=(1, 1, 1),
+            # Rows are read once per tap; an image that is cut costs its taps twice.
+            iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, 1)))
+            + r * s * rows * (2 + looped(q, looped(min(c, block)) if planar else 0)),
         )
-        items = self.spec.elements(block) // block
-        rec.launch("conv_grad.cl", "sum_parts", (items,), [work, outs[0], items, chunks])
+        launch_sum(rec, work, outs[0], self.spec.elements(block) // block, chunks)
 
 
 class ChannelSum(Layer):
@@ -218,7 +221,7 @@ class ChannelSum(Layer):
         return (TensorSpec((1, specs[0].shape[1], 1, 1)),)
 
     def choices(self, facts, specs, outs):
-        n, k, p, q = specs[0].shape
+        n, k, p, _ = specs[0].shape
         chunks = split_rows(n * p, blocks(k, facts.block))
         return [Choice("direct", (("chunks", chunks),), chunks * outs[0].nbytes(facts.block))]
 
@@ -226,9 +229,16 @@ class ChannelSum(Layer):
         n, k, p, q = ins[0].spec.shape
         chunks = dict(choice.tiles)["chunks"]
         k_blocks = blocks(k, rec.facts.block)
-        args = [ins[0], work, n, k_blocks, p, q, -(-n * p // chunks)]
-        rec.launch("conv_grad.cl", "channel_sum", (chunks, k_blocks), args, local_size=(1, 1))
-        rec.launch("conv_grad.cl", "sum_parts", (k_blocks,), [work, outs[0], k_blocks, chunks])
+        rows = ceil_div(n * p, chunks)
+        args = [ins[0], work, n, k_blocks, p, q, rows]
+        rec.launch("conv_grad.cl", "channel_sum", (chunks, k_blocks), args, local_size=(1, 1),
+                   iterations=looped(rows, looped(q // 4) + looped(q % 4)))
+        launch_sum(rec, work, outs[0], k_blocks, chunks)
+
+
+def launch_sum(rec, parts, total, items, chunks):
+    """Records the sum of `chunks` partial sums of `items` vectors each."""
+    rec.launch("conv_grad.cl", "sum_parts", (items,), [parts, total, items, chunks], iterations=looped(chunks))
 
 
 def ceil_div(a, b):
@@ -289,8 +299,17 @@ def _tiles(facts, w, columns):
     return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
 
 
-def _launch_direct(rec, args, items, k, defines):
-    groups = -(-blocks(k, rec.facts.block) // defines["KB"])
-    group = rec.facts.work_group
-    rec.launch("conv_direct.cl", "conv_direct", (items, groups), args, defines={**defines, "WG": group},
-               local_size=(group, 1))
+def _launch_direct(rec, args, items, w, defines):
+    """Records conv_direct for weights of spec w."""
+    k, c_group, r, s = w.shape
+    block, group = rec.facts.block, rec.facts.work_group
+    # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
+    # passes the other by. Beyond the edge, planar pixels are copied in a third.
+    loops = (1 if group == 1 else 2) + defines.get("PLANAR", 0)
+    per_tap = loops * looped(min(block, c_group * w.groups)) + 1
+    rec.launch(
+        "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
+        defines={**defines, "WG": group}, local_size=(group, 1),
+        iterations=looped(filter_blocks(k, c_group * w.groups, w.groups, block), looped(r, looped(s, per_tap)))
+        + 2 * looped(defines["KB"], looped(defines["WT"])),
+    )

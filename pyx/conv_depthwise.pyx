@@ -7,8 +7,8 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.conv import ChannelSum, Window, ceil_div, split_rows
-from clconv._core.layer import Choice, Cost, Layer, piece_args
+from clconv._core.conv import ChannelSum, Window, ceil_div, launch_sum, split_rows
+from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
 
 
 class DepthwiseConv2d(Layer):
@@ -109,17 +109,19 @@ class DepthwiseTranspose2d(Layer):
             _launch_stencil(rec, self, ins, outs[0], flipped, choice, flip=1)
             return
         x, w, b = ins
-        n, c, h, wd = x.spec.shape
+        _, c, h, wd = x.spec.shape
         tiles, stride = dict(choice.tiles), window.stride
         tile_count = stride[1] * ceil_div(ceil_div(self.size[1], stride[1]), tiles["WT"])
-        items, walk = _walk(rec.facts, outs[0].spec, tile_count)
+        r, s = window.kernel
+        per_tile = 2 * looped(tiles["WT"]) + looped(r, looped(s))
+        items, walk, iterations = _walk(rec.facts, outs[0].spec, tile_count, per_tile)
         args = [
             x, w, b, outs[0], items, c, h, wd, *self.size, *window.kernel, window.pads[0][0], window.pads[1][0],
             *window.dilation, *walk, *self.activation_args(),
         ]
         group = rec.facts.work_group
         rec.launch("conv_depthwise.cl", "conv_depthwise_gather", (items,), args, local_size=(group,),
-                   defines={**tiles, "STRIDE_H": stride[0], "STRIDE_W": stride[1], "WG": group})
+                   defines={**tiles, "STRIDE_H": stride[0], "STRIDE_W": stride[1], "WG": group}, iterations=iterations)
 
 
 class DepthwiseGradW(Layer):
@@ -151,11 +153,16 @@ class DepthwiseGradW(Layer):
         n, c, p, q = dy.spec.shape
         chunks = dict(choice.tiles)["chunks"]
         c_blocks = blocks(c, rec.facts.block)
-        args = [x, dy, work, c, n, *x.spec.shape[2:], p, q, *self.window.args(), ceil_div(n * p, chunks)]
+        rows, taps = ceil_div(n * p, chunks), _taps(self.window)
+        r, s = self.window.kernel
+        args = [x, dy, work, c, n, *x.spec.shape[2:], p, q, *self.window.args(), rows]
+        if taps:
+            iterations = looped(rows, 2 + looped(q, looped(taps))) + 2 * looped(taps * taps)
+        else:
+            iterations = looped(r, looped(s, looped(rows, looped(q // 4) + looped(3))))
         rec.launch("conv_depthwise.cl", "conv_depthwise_grad_w", (chunks, c_blocks), args,
-                   defines={"TAPS": _taps(self.window)}, local_size=(1, 1))
-        items = c_blocks * self.spec.shape[2] * self.spec.shape[3]
-        rec.launch("conv_grad.cl", "sum_parts", (items,), [work, outs[0], items, chunks])
+                   defines={"TAPS": taps}, local_size=(1, 1), iterations=iterations)
+        launch_sum(rec, work, outs[0], c_blocks * r * s, chunks)
 
 
 def _check_channels(who, x, w):
@@ -191,18 +198,22 @@ def _taps(window):
 _CPU_ITEMS = 64
 
 
-def _walk(facts, y, tiles):
-    """How the outputs are cut into work-items: their number, and the kernel's chunks, rows, spans and tiles.
+def _walk(facts, y, tiles, per_tile):
+    """How the outputs are cut into work-items: their number, the kernel's chunks, rows, spans and tiles, and the loop
+    iterations of one with `per_tile` in each tile.
 
-    On a CPU an item takes several whole rows, elsewhere one tile.
+    On a CPU an item takes several whole rows, as many as a limit of iterations allows, elsewhere one tile.
     """
     n, c, p, _ = y.shape
     planes = n * blocks(c, facts.block)
     if facts.kind != "cpu":
-        return planes * p * tiles, [p, 1, tiles, tiles, 1]
+        return planes * p * tiles, [p, 1, tiles, tiles, 1], looped(1, looped(1, per_tile))
     rows = ceil_div(p, min(p, ceil_div(_CPU_ITEMS, planes)))
+    per_row = looped(tiles, per_tile)
+    if facts.loop_limit:
+        rows = max(1, min(rows, facts.loop_limit // (1 + per_row) - 1))
     chunks = ceil_div(p, rows)
-    return planes * chunks, [chunks, rows, 1, tiles, tiles]
+    return planes * chunks, [chunks, rows, 1, tiles, tiles], looped(rows, per_row)
 
 
 def _launch_stencil(rec, layer, ins, y, window, choice, flip):
@@ -210,10 +221,16 @@ def _launch_stencil(rec, layer, ins, y, window, choice, flip):
     h, wd = (x[0] if isinstance(x, tuple) else x).spec.shape[2:]
     _, c, p, q = y.spec.shape
     tiles, group = dict(choice.tiles), rec.facts.work_group
-    items, walk = _walk(rec.facts, y.spec, ceil_div(q, tiles["WT"]))
-    defines = {**tiles, "TAPS": _taps(window), "STRIDE_W": window.stride[1], "WG": group}
+    r, s = window.kernel
+    taps = _taps(window)
+    per_row = looped((tiles["WT"] - 1) * window.stride[1] + taps) + looped(taps) if taps else looped(s)
+    # Tiles inside the image and those at an edge are two loops.
+    per_tile = 2 * looped(tiles["WT"]) + looped(r, 2 * per_row)
+    items, walk, iterations = _walk(rec.facts, y.spec, ceil_div(q, tiles["WT"]), per_tile)
+    defines = {**tiles, "TAPS": taps, "STRIDE_W": window.stride[1], "WG": group}
     args = [
         *piece_args(x, rec.facts.block, defines), w, b, y, items, c, h, wd, p, q, *window.kernel, window.stride[0],
         window.pads[0][0], window.pads[1][0], *window.dilation, flip, *walk, *layer.activation_args(),
     ]
-    rec.launch("conv_depthwise.cl", "conv_depthwise", (items,), args, defines=defines, local_size=(group,))
+    rec.launch("conv_depthwise.cl", "conv_depthwise", (items,), args, defines=defines, local_size=(group,),
+               iterations=looped(taps * taps) + iterations)

@@ -63,7 +63,8 @@ class WinogradConv2d(Layer):
                 continue
             per_block = width * max(1, min(28, -(-tiles // width) * width) // width)
             tile_blocks = -(-tiles // per_block)
-            shares = 1 if tile_blocks >= 4 * facts.compute_units else min(pairs, -(-4 * facts.compute_units // tile_blocks))
+            wanted = -(-4 * facts.compute_units // tile_blocks)  # so that all units have work to the end
+            shares = min(pairs, wanted)
             workers = min(tile_blocks * shares, facts.workers * facts.compute_units)
             scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
             waste = -(-tiles // width) * width / tiles
@@ -76,7 +77,7 @@ class WinogradConv2d(Layer):
         x, u, b = ins
         tiles = dict(choice.tiles)
         whole = (x[0] if isinstance(x, tuple) else x).spec
-        n, k, p, q = outs[0].spec.shape
+        _, k, p, q = outs[0].spec.shape
         count = tile_count(outs[0].spec.shape)
         defines = {"WT": tiles["WT"], "KC": KC}
         args = [
@@ -121,7 +122,7 @@ class WinogradGradW(Layer):
         x, dy = ins
         block = rec.facts.block
         chunks, workers = (dict(choice.tiles)[name] for name in ("chunks", "workers"))
-        n, k, p, q = dy.spec.shape
+        _, k, p, q = dy.spec.shape
         count = tile_count(dy.spec.shape)
         parts_bytes = chunks * self.spec.nbytes(block)
         parts = work.part(0, parts_bytes, None)

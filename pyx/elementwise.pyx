@@ -30,7 +30,7 @@ class Add(Layer):
         return dict.fromkeys(wanted, gradient)
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, h, w = outs[0].spec.shape
+        _, c, h, w = outs[0].spec.shape
         items = outs[0].spec.elements(rec.facts.block) // rec.facts.block
         last = len(ins) - 1
         total = ins[0]
@@ -82,7 +82,7 @@ class TakeChannels(Layer):
         self.count = count
 
     def infer(self, specs):
-        n, c, h, w = specs[0].shape
+        n, _, h, w = specs[0].shape
         return (TensorSpec((n, self.count, h, w)),)
 
     def record(self, rec, ins, outs, work, choice):

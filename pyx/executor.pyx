@@ -12,7 +12,7 @@ from libc.string cimport memset
 from clconv.errors import DeviceLimitError, StateError
 
 from . cimport opencl
-from .memory cimport Slab, Tensor
+from .memory cimport Tensor
 from .opencl cimport check, cl, cl_handle
 
 cdef uint32_t PROFILING_START = 0x1282

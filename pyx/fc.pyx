@@ -9,8 +9,7 @@ from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
 from clconv._core.conv import ChannelSum
-from clconv._core.layer import Choice, Cost, Layer
-from clconv._core.layout import FilterSwap
+from clconv._core.layer import Choice, Cost, Layer, looped
 
 
 class FullyConnected(Layer):
@@ -27,7 +26,8 @@ class FullyConnected(Layer):
     def infer(self, specs):
         x, w, _ = specs
         if x.shape[1:] != w.shape[1:]:
-            raise ShapeError(f"fc: the input {x} does not match the weights {w}: {w.values // w.shape[0]} values expected")
+            expected = w.values // w.shape[0]
+            raise ShapeError(f"fc: the input {x} does not match the weights {w}: {expected} values expected")
         return (TensorSpec((x.shape[0], w.shape[0], 1, 1)),)
 
     def cost(self, specs, outs, facts):
@@ -40,7 +40,8 @@ class FullyConnected(Layer):
         grad = unactivated(self, emit, values["y"], dy["y"])
         found = {}
         if "x" in wanted:
-            found["x"] = emit(FullyConnectedGradX(TensorSpec(values["x"].spec.shape)), grad, emit(RowSwap(), values["w"]))
+            layer = FullyConnectedGradX(TensorSpec(values["x"].spec.shape))
+            found["x"] = emit(layer, grad, emit(RowSwap(), values["w"]))
         if "w" in wanted:
             found["w"] = emit(FullyConnectedGradW(values["w"].spec), values["x"], grad)
         if "b" in wanted:
@@ -129,7 +130,8 @@ class FullyConnectedGradW(Layer):
         items, group = length // tiles["LT"], rec.facts.work_group
         args = [*ins, outs[0], items, ins[0].spec.shape[0], length, k_blocks]
         rec.launch("fc.cl", "fc_grad_w", (items, -(-k_blocks // tiles["KB"])), args,
-                   defines={**tiles, "WG": group}, local_size=(group, 1))
+                   defines={**tiles, "WG": group}, local_size=(group, 1),
+                   iterations=looped(ins[0].spec.shape[0]) + 2 * looped(tiles["KB"], looped(tiles["LT"])))
 
 
 def _cost(a, b, c, facts):
@@ -157,4 +159,5 @@ def _launch_fc(rec, tensors, batch, length, k, activation, choice):
     items, group = -(-batch // tiles["NT"]), rec.facts.work_group
     groups = -(-blocks(k, rec.facts.block) // tiles["KB"])
     args = [*tensors, items, batch, length, k, *activation]
-    rec.launch("fc.cl", "fc", (items, groups), args, defines={**tiles, "WG": group}, local_size=(group, 1))
+    rec.launch("fc.cl", "fc", (items, groups), args, defines={**tiles, "WG": group}, local_size=(group, 1),
+               iterations=looped(length) + 2 * looped(tiles["KB"], looped(tiles["NT"])))

@@ -115,11 +115,12 @@ class Layer:
 
 
 def looped(times, inside=0):
-    """Loop iterations of a loop with so many iterations `inside` each of its own; the check that ends it counts, too.
+    """At most so many loop iterations are a loop and the loops in it, with so many iterations `inside` each time.
 
-    Those that REPEAT of common.h writes out do not count, those with UNROLL do: not every compiler heeds it.
+    The check that ends a loop counts; compilers make loops of one iteration from a `continue`, and of two from setting
+    an array to zero. Loops that REPEAT of common.h writes out do not count, those with UNROLL do: not all heed it.
     """
-    return times * (1 + inside) + 1
+    return times * ((2 if inside else 1) + inside) + 2
 
 
 def same_shape(who, specs):

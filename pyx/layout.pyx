@@ -22,7 +22,7 @@ class ToBlocks(Layer):
         return {"x": emit(ToPlain(), dy["y"])}
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, h, w = outs[0].spec.shape
+        _, c, h, w = outs[0].spec.shape
         items = _pixels(outs[0].spec, rec.facts.block)
         rec.launch("layout.cl", "to_blocks", (items,), [ins[0], outs[0], items, c, h * w])
 
@@ -37,7 +37,7 @@ class ToPlain(Layer):
         return {"x": emit(ToBlocks(), dy["y"])}
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, h, w = ins[0].spec.shape
+        _, c, h, w = ins[0].spec.shape
         items = _pixels(ins[0].spec, rec.facts.block)
         rec.launch("layout.cl", "to_plain", (items,), [ins[0], outs[0], items, c, h * w])
 
@@ -56,7 +56,7 @@ class Flatten(Layer):
         return {"x": emit(Flatten(None if self.inverse_of else values["x"].spec.shape[1:]), dy["y"])}
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, h, w = (outs if self.inverse_of else ins)[0].spec.shape
+        _, c, h, w = (outs if self.inverse_of else ins)[0].spec.shape
         items = outs[0].spec.elements(rec.facts.block)
         kernel = "unflatten" if self.inverse_of else "flatten"
         rec.launch("layout.cl", kernel, (items,), [ins[0], outs[0], items, c, h * w])

@@ -4,8 +4,8 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.conv import ceil_div
-from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.conv import ceil_div, launch_sum
+from clconv._core.layer import Choice, Cost, Layer, looped
 
 
 class Local2d(Layer):
@@ -59,7 +59,11 @@ class Local2d(Layer):
         tiles = ceil_div(n, defines["NT"])
         items = blocks(k, rec.facts.block) * p * q * tiles
         sizes = [*x.spec.shape, k, p, q, *_window_args(self.window), tiles]
-        _launch(rec, "local_forward", [x, w, b, outs[0], items, *sizes, *self.activation_args()], items, defines)
+        r, s = self.window.kernel
+        c = x.spec.shape[1]
+        per_block = looped(r, looped(s, looped(min(c, rec.facts.block))))
+        _launch(rec, "local_forward", [x, w, b, outs[0], items, *sizes, *self.activation_args()], items, defines,
+                2 * looped(defines["NT"]) + looped(blocks(c, rec.facts.block), per_block))
 
 
 class LocalGradX(Layer):
@@ -92,7 +96,11 @@ class LocalGradX(Layer):
         parts = rec.facts.block // defines["CT"]
         items = blocks(c, rec.facts.block) * h * wd * parts * tiles
         sizes = [n, c, h, wd, *dy.spec.shape[1:], *_window_args(self.window), tiles]
-        _launch(rec, "local_grad_x", [dy, w, outs[0], items, *sizes], items, defines)
+        r, s = self.window.kernel
+        per_block = looped(r, looped(s, looped(defines["CT"])))
+        _launch(rec, "local_grad_x", [dy, w, outs[0], items, *sizes], items, defines,
+                2 * looped(defines["CT"] + defines["NT"], looped(max(defines.values())))
+                + looped(blocks(dy.spec.shape[1], rec.facts.block), per_block))
 
 
 class LocalGradW(Layer):
@@ -117,7 +125,9 @@ class LocalGradW(Layer):
         block = rec.facts.block
         items = blocks(k, block) * p * q * blocks(x.spec.shape[1], block)
         sizes = [*x.spec.shape, k, p, q, *_window_args(self.window)]
-        _launch(rec, "local_grad_w", [x, dy, outs[0], items, *sizes], items, {})
+        r, s = self.window.kernel
+        _launch(rec, "local_grad_w", [x, dy, outs[0], items, *sizes], items, {},
+                looped(r, looped(s, 2 * looped(block) + looped(n))))
 
 
 class ImageSum(Layer):
@@ -131,7 +141,7 @@ class ImageSum(Layer):
 
     def record(self, rec, ins, outs, work, choice):
         items = outs[0].spec.elements(rec.facts.block) // rec.facts.block
-        rec.launch("conv_grad.cl", "sum_parts", (items,), [ins[0], outs[0], items, ins[0].spec.shape[0]])
+        launch_sum(rec, ins[0], outs[0], items, ins[0].spec.shape[0])
 
 
 def _cost(specs, outs, weights, batch, facts):
@@ -149,6 +159,7 @@ def _window_args(window):
     return [*window.kernel, *window.stride, window.pads[0][0], window.pads[1][0]]
 
 
-def _launch(rec, kernel, args, items, defines):
+def _launch(rec, kernel, args, items, defines, iterations):
     group = rec.facts.work_group
-    rec.launch("local.cl", kernel, (items,), args, defines={**defines, "WG": group}, local_size=(group,))
+    rec.launch("local.cl", kernel, (items,), args, defines={**defines, "WG": group}, local_size=(group,),
+               iterations=iterations)

@@ -3,7 +3,7 @@
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
-from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.layer import Choice, Cost, Layer, looped
 
 
 class Loss(Layer):
@@ -52,8 +52,7 @@ class SoftmaxLoss(Loss):
     flops_per_value = 6
 
     def record(self, rec, ins, outs, work, choice):
-        n, classes = ins[0].spec.shape[:2]
-        rec.launch("loss.cl", "softmax_loss", (n,), [*ins, *outs, n, classes])
+        _launch_rows(rec, "softmax_loss", ins, outs, 3)
 
 
 class HingeLoss(Loss):
@@ -63,8 +62,7 @@ class HingeLoss(Loss):
     flops_per_value = 4
 
     def record(self, rec, ins, outs, work, choice):
-        n, classes = ins[0].spec.shape[:2]
-        rec.launch("loss.cl", "hinge_loss", (n,), [*ins, *outs, n, classes])
+        _launch_rows(rec, "hinge_loss", ins, outs, 1)
 
 
 class SquaredLoss(Loss):
@@ -88,5 +86,15 @@ class SquaredLoss(Loss):
         rows = blocks(c, rec.facts.block) * h
         factor = 2.0 / (n * c * h * w)
         args = [scores, targets, dscores, work, n * rows, c, h, w, factor]
-        rec.launch("loss.cl", "squared_rows", (n * rows,), args)
-        rec.launch("loss.cl", "squared_loss", (n,), [work, loss, correct, n, rows, float(c * h * w)])
+        lanes = looped(rec.facts.block)
+        rec.launch("loss.cl", "squared_rows", (n * rows,), args, iterations=looped(w, lanes) + lanes)
+        rec.launch("loss.cl", "squared_loss", (n,), [work, loss, correct, n, rows, float(c * h * w)],
+                   iterations=looped(rows))
+
+
+def _launch_rows(rec, kernel, ins, outs, passes):
+    """Records a kernel of one work-item per image, which passes over the scores so many times."""
+    n, classes = ins[0].spec.shape[:2]
+    block = rec.facts.block
+    rec.launch("loss.cl", kernel, (n,), [*ins, *outs, n, classes],
+               iterations=passes * looped(blocks(classes, block)) + 2 * looped(block))

@@ -175,10 +175,8 @@ cdef class Tensor:
     def fill(self, uint8_t byte=0):
         """Sets every byte; does not wait."""
         cdef Allocator owner = <Allocator>self.slab.allocator
-        check(
-            cl.enqueue_fill(owner.queue, _alive(self.slab, "fill"), &byte, 1, self.offset_bytes, self.nbytes, 0, NULL, NULL),
-            "fill",
-        )
+        cdef cl_handle handle = _alive(self.slab, "fill")
+        check(cl.enqueue_fill(owner.queue, handle, &byte, 1, self.offset_bytes, self.nbytes, 0, NULL, NULL), "fill")
 
 
 cdef cl_handle _alive(Slab slab, object who) except NULL:
@@ -189,5 +187,5 @@ cdef cl_handle _alive(Slab slab, object who) except NULL:
 
 def _bytes(array, size_t nbytes, who):
     if not array.flags.c_contiguous or array.nbytes != nbytes:
-        raise ArgumentError(f"{who}: the array has {array.nbytes} bytes where the tensor has {nbytes}, or is not contiguous")
+        raise ArgumentError(f"{who}: {array.nbytes} bytes, or not contiguous, for a tensor of {nbytes} bytes")
     return array.reshape(-1).view(np.uint8)

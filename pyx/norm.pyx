@@ -4,7 +4,7 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.layer import Choice, Cost, Layer, looped
 
 
 class Response:
@@ -45,7 +45,19 @@ class Response:
             runs = -(-w // tiles["RUN"])
             items, sizes = rows * h * runs, [h, w, runs]
         rec.launch("norm_lrn.cl", kernel, (items,), [*tensors, items, *sizes, *constants],
-                   defines={**tiles, "WG": group}, local_size=(group,))
+                   defines={**tiles, "WG": group}, local_size=(group,),
+                   iterations=self._iterations(tiles["RUN"], blocks(c, rec.facts.block), rec.facts.block))
+
+    def _iterations(self, run, count, block):
+        """At most so many loop iterations of a work-item, of any of the kernels, with `count` channel blocks."""
+        size = self.size
+        if not self.across:
+            return looped(run + size - 1, looped(size)) + looped(run, looped(size)) + looped(run)
+        reach = -(-(size // 2) // block)
+        ring = looped(2 * reach + 1)
+        # Per block: squares move on, terms move on and are made of sums, and are summed themselves.
+        per_block = looped(run, ring) + looped(run, ring + looped(size)) + looped(run, looped(size))
+        return looped(run, ring) + looped(count + 2 * reach, per_block)
 
 
 class LocalResponse(Layer):
@@ -160,7 +172,7 @@ class BatchNormTrain(Layer):
             work, mean, inverse, running_mean, running_var, blocks(c, rec.facts.block), c, chunks, total, per_chunk,
             float(self.eps), float(1 - self.momentum), float(self.momentum),
         ]
-        _launch(rec, "bn_statistics", (blocks(c, rec.facts.block),), args)
+        _launch(rec, "bn_statistics", (blocks(c, rec.facts.block),), args, 2 * looped(chunks))
         _launch_apply(rec, self, [x, weight, bias, mean, inverse, y], inverted=1)
 
 
@@ -198,7 +210,8 @@ class BatchNormGradSums(Layer):
         x, dy, mean, inverse = ins
         _launch_chunks(rec, "bn_grad_parts", [x, dy, mean, work], x.spec)
         count = blocks(x.spec.shape[1], rec.facts.block)
-        _launch(rec, "bn_grad_total", (count,), [work, inverse, *outs, count, _split(x.spec)[1]])
+        chunks = _split(x.spec)[1]
+        _launch(rec, "bn_grad_total", (count,), [work, inverse, *outs, count, chunks], looped(chunks))
 
 
 class BatchNormGradX(Layer):
@@ -216,12 +229,13 @@ class BatchNormGradX(Layer):
         run, runs = _runs(rec.facts, h * w)
         count = blocks(c, rec.facts.block)
         args = [*ins, outs[0], n * count * runs, count, h * w, run, runs, float(n * h * w)]
-        _launch(rec, "bn_grad_x", (n * count * runs,), args)
+        _launch(rec, "bn_grad_x", (n * count * runs,), args, looped(run))
 
 
 # A chunk holds at least so many pixels, so that its two sums are small beside it; there are at most so many.
 _LEAST_PIXELS = 256
 _MOST_CHUNKS = 256
+TILE = 128  # of cl/norm_batch.cl
 
 
 def _split(spec):
@@ -253,17 +267,20 @@ def _runs(facts, plane):
     return run, -(-plane // run)
 
 
-def _launch(rec, kernel, size, args, **defines):
+def _launch(rec, kernel, size, args, iterations, **defines):
     group = rec.facts.work_group
     rec.launch("norm_batch.cl", kernel, size, args, defines={**defines, "WG": group},
-               local_size=(group, *(1 for _ in size[1:])))
+               local_size=(group, *(1 for _ in size[1:])), iterations=iterations)
 
 
 def _launch_chunks(rec, kernel, tensors, spec):
-    n, c, h, w = spec.shape
+    _, c, h, w = spec.shape
     total, chunks, per_chunk = _split(spec)
     count = blocks(c, rec.facts.block)
-    _launch(rec, kernel, (chunks, count), [*tensors, chunks, total, count, h * w, per_chunk])
+    # Two passes over pieces that end with a tile or an image: sums in steps of four pixels, then of two.
+    pieces = per_chunk // TILE + per_chunk // (h * w) + 2
+    steps = pieces + 2 * per_chunk // 4 * (1 + looped(4)) + 2 * pieces * looped(4)
+    _launch(rec, kernel, (chunks, count), [*tensors, chunks, total, count, h * w, per_chunk], steps)
 
 
 def _launch_apply(rec, layer, tensors, inverted):
@@ -271,4 +288,4 @@ def _launch_apply(rec, layer, tensors, inverted):
     run, runs = _runs(rec.facts, h * w)
     items = n * blocks(c, rec.facts.block) * runs
     args = [*tensors, items, c, h * w, run, runs, float(layer.eps), *layer.activation_args()]
-    _launch(rec, "bn_apply", (items,), args, INVERTED=inverted)
+    _launch(rec, "bn_apply", (items,), args, looped(run), INVERTED=inverted)

@@ -6,7 +6,7 @@ The buffer "hyper" is plain float32 (HYPERS,), changed by the host between runs:
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec
 
-from clconv._core.layer import Cost, Layer
+from clconv._core.layer import Cost, Layer, looped
 
 # Indices in the buffer "hyper"; the same in cl/optimizer.cl.
 HYPERS = 16
@@ -89,4 +89,5 @@ class Finite(Layer):
         return (TensorSpec((1,), layout="plain"),)
 
     def record(self, rec, ins, outs, work, choice):
-        rec.launch("optimizer.cl", "finite", (1,), [ins[0], outs[0], ins[0].spec.values])
+        count = ins[0].spec.values
+        rec.launch("optimizer.cl", "finite", (1,), [ins[0], outs[0], count], iterations=looped(count))

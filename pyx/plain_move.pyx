@@ -241,11 +241,11 @@ def _merged_padding(shape, before, after):
 
 def _pad(rec, x, y, before, after, mode, value):
     axes = _merged_padding(x.spec.shape, before, after)
-    from_extents, befores = [n for n, _, _ in axes], [b for _, b, _ in axes]
+    from_extents, leading = [n for n, _, _ in axes], [b for _, b, _ in axes]
     extents = [sum(axis) for axis in axes]
     run, runs = run_length(rec.facts, extents[-1])
     items = math.prod(extents[:-1]) * runs
-    args = [x, y, items, run, runs, mode, value, *filled(extents, 1), *filled(from_extents, 1), *filled(befores, 0)]
+    args = [x, y, items, run, runs, mode, value, *filled(extents, 1), *filled(from_extents, 1), *filled(leading, 0)]
     rec.launch("plain_move.cl", "pad", (items,), args)
 
 
@@ -409,7 +409,7 @@ class SpaceToDepth(Move):
 
 
 class DepthToSpace(Move):
-    """(N, C, H, W) -> (N, C/block^2, block H, block W); mode "DCR": channel (row, column, c), "CRD": (c, row, column)."""
+    """(N, C, H, W) -> (N, C/block^2, block H, block W); "DCR": channels are (row, column, c)."""
 
     def __init__(self, block, mode="DCR"):
         if mode not in ("DCR", "CRD"):

@@ -3,7 +3,7 @@
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import ceil_div, split_rows
-from clconv._core.layer import Choice, Cost, Layer, piece_args
+from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
 
 KINDS = ("max", "avg", "l2")  # in the order of cl/pool.cl: KIND
 GLOBAL_KIND = len(KINDS)
@@ -65,7 +65,9 @@ class Pool2d(Layer):
             *piece_args(ins[0], rec.facts.block, defines), y, places, items, c_blocks, *size, p, q,
             *self.window.args()[:6], *_counted(self.window, size, self.count_pad), tiles["rows"], tiles["cols"],
         ]
-        _launch(rec, "pool", items, args, defines)
+        # Whole windows and those at an edge are two loops.
+        per_output = looped(self.window.kernel[0], 2 * looped(self.window.kernel[1]))
+        _launch(rec, "pool", items, args, defines, looped(tiles["rows"], looped(tiles["cols"], per_output)))
 
     def _place_type(self):
         return "uint8" if self.window.kernel[0] * self.window.kernel[1] <= 256 else "int32"
@@ -106,7 +108,10 @@ class Pool2dGrad(Layer):
             *self.window.args()[:6], *_counted(self.window, (h, w), self.count_pad), tiles["rows"], tiles["cols"],
         ]
         defines = _defines(self.kind, self.window, places)
-        _launch(rec, "pool_grad", items, args, defines)
+        (r, s), (down, across) = self.window.kernel, self.window.stride
+        per_row = looped(ceil_div(tiles["cols"], across) + 1, looped(across, looped(ceil_div(s, across))))
+        iterations = looped(tiles["rows"], looped(tiles["cols"]) + looped(ceil_div(r, down), per_row))
+        _launch(rec, "pool_grad", items, args, defines, iterations)
 
 
 class GlobalAvgPool(Layer):
@@ -139,11 +144,12 @@ class GlobalAvgPool(Layer):
         source = piece_args(ins[0], rec.facts.block, defines)
         if chunks > 1:
             args = [*source, work, items * chunks, c_blocks, h * w, chunks, 1]
-            _launch(rec, "global_mean", items * chunks, args, defines)
+            _launch(rec, "global_mean", items * chunks, args, defines, _summed(ceil_div(h * w, chunks)))
             args = [work, c_blocks, outs[0], items, c_blocks, chunks, 1, h * w]
-            _launch(rec, "global_mean", items, args, {"KIND": GLOBAL_KIND})
+            _launch(rec, "global_mean", items, args, {"KIND": GLOBAL_KIND}, _summed(chunks))
         else:
-            _launch(rec, "global_mean", items, [*source, outs[0], items, c_blocks, h * w, 1, h * w], defines)
+            args = [*source, outs[0], items, c_blocks, h * w, 1, h * w]
+            _launch(rec, "global_mean", items, args, defines, _summed(h * w))
 
 
 class GlobalAvgPoolGrad(Layer):
@@ -166,7 +172,8 @@ class GlobalAvgPoolGrad(Layer):
         n, c, h, w = self.shape
         span = dict(choice.tiles)["span"]
         items = n * blocks(c, rec.facts.block) * ceil_div(h * w, span)
-        _launch(rec, "global_mean_grad", items, [ins[0], outs[0], items, h * w, span], {"KIND": GLOBAL_KIND})
+        args = [ins[0], outs[0], items, h * w, span]
+        _launch(rec, "global_mean_grad", items, args, {"KIND": GLOBAL_KIND}, looped(span))
 
 
 def _rectangle(facts, spec):
@@ -201,6 +208,12 @@ def _cost(window, y, tensors, facts):
     return Cost(y.values * taps, sum(s.nbytes(facts.block) for s in tensors))
 
 
-def _launch(rec, kernel, items, args, defines):
+def _summed(count):
+    """Loop iterations of a sum, four at a time."""
+    return looped(count // 4) + looped(3)
+
+
+def _launch(rec, kernel, items, args, defines, iterations):
     group = rec.facts.work_group
-    rec.launch("pool.cl", kernel, (items,), args, defines={**defines, "WG": group}, local_size=(group,))
+    rec.launch("pool.cl", kernel, (items,), args, defines={**defines, "WG": group}, local_size=(group,),
+               iterations=iterations)

@@ -1,8 +1,8 @@
 """Softmax over the channels, and its gradient."""
 
-from clconv.shapes import TensorSpec
+from clconv.shapes import TensorSpec, blocks
 
-from clconv._core.layer import Cost, Layer
+from clconv._core.layer import Cost, Layer, looped
 
 
 class Softmax(Layer):
@@ -44,4 +44,6 @@ class SoftmaxGrad(Layer):
 def _record(rec, kernel, tensors, spec):
     n, c, h, w = spec.shape
     items = n * h * w
-    rec.launch("softmax.cl", kernel, (items,), [*tensors, items, c, h * w])
+    block = rec.facts.block
+    rec.launch("softmax.cl", kernel, (items,), [*tensors, items, c, h * w],
+               iterations=3 * looped(blocks(c, block)) + 2 * looped(block))
