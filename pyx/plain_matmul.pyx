@@ -4,7 +4,7 @@ import math
 
 from clconv.errors import ShapeError
 
-from clconv._core.layer import Cost, Layer
+from clconv._core.layer import Cost, Layer, looped
 from clconv._core.plain_elementwise import Unary, broadcast, broadcast_strides, sum_to
 from clconv._core.plain_index import filled, floats, merged, plain, strides_of
 
@@ -74,7 +74,9 @@ class _Product:
             alpha, beta, row_tiles, column_tiles, *filled(self.batch, 1, BATCH_AXES)[1:],
             *filled(self.a_walk, 0, BATCH_AXES), *filled(self.b_walk, 0, BATCH_AXES),
         ]  # fmt: skip
-        rec.launch("plain_matmul.cl", "multiply_dots" if dots else "multiply_rows", (items,), args, defines=defines)
+        kernel = "multiply_dots" if dots else "multiply_rows"
+        count = looped(self.depth, 2 * defines["TM"] * (1 + defines["TV"]))
+        rec.launch("plain_matmul.cl", kernel, (items,), args, defines=defines, iterations=count)
 
 
 class MatMulPlain(Layer):

@@ -4,7 +4,7 @@ import math
 
 from clconv.errors import ArgumentError, ShapeError
 
-from clconv._core.layer import Choice, Cost, Layer
+from clconv._core.layer import Choice, Cost, Layer, looped
 from clconv._core.plain_elementwise import Binary, Unary
 from clconv._core.plain_index import aligned, axis_of, filled, floats, plain, strides_of
 
@@ -74,18 +74,18 @@ class _Walk:
             (_, ks0), (k1, ks1), (k2, ks2) = filled(self.kept, (1, 0), 3)
             items = self.outputs * self.chunks
             args = [x, shift, target, items, code, how, scale, k1, k2, ks0, ks1, ks2, *reduced]
-            rec.launch("plain_reduce.cl", "reduce_rows", (items,), args)
+            rec.launch("plain_reduce.cl", "reduce_rows", (items,), args, iterations=looped(self.per_chunk, 1))
         else:
             columns = self.kept[-1][0]
             rows, groups = self.outputs // columns, -(-columns // block)
             (_, ks0), (k1, ks1) = filled(self.kept[:-1], (1, 0), 2)
             items = groups * rows * self.chunks
             args = [x, target, items, code, how, scale, columns, groups, rows, k1, ks0, ks1, *reduced]
-            rec.launch("plain_reduce.cl", "reduce_columns", (items,), args)
+            rec.launch("plain_reduce.cl", "reduce_columns", (items,), args, iterations=looped(self.per_chunk, 1))
         if self.chunks > 1:
             items = -(-self.outputs // block)
             args = [work, y, items, code, finish, scale, self.chunks, self.outputs]
-            rec.launch("plain_reduce.cl", "reduce_parts", (items,), args)
+            rec.launch("plain_reduce.cl", "reduce_parts", (items,), args, iterations=looped(self.chunks))
 
 
 class Reduce(Layer):
@@ -169,7 +169,7 @@ class ArgMax(Layer):
         axis = self.axis % len(shape)
         items, inner = outs[0].spec.values, math.prod(shape[axis + 1 :])
         args = [ins[0], outs[0], items, shape[axis], inner, -1.0 if self.least else 1.0, int(self.last)]
-        rec.launch("plain_reduce.cl", "arg_most", (items,), args)
+        rec.launch("plain_reduce.cl", "arg_most", (items,), args, iterations=looped(shape[axis]))
 
 
 class SoftmaxAxis(Layer):
@@ -212,11 +212,12 @@ class SoftmaxAxis(Layer):
         n = math.prod(shape[self.axes_from : self.axes_to])
         args = [ins[0], outs[0], outer, n, int(self.log)]
         if inner == 1:
-            rec.launch("plain_reduce.cl", "softmax_rows", (outer,), args)
+            rec.launch("plain_reduce.cl", "softmax_rows", (outer,), args, iterations=looped(n, 3))
             return
         groups = -(-inner // rec.facts.block)
         args[2] = outer * groups
-        rec.launch("plain_reduce.cl", "softmax_columns", (outer * groups,), [*args, inner, groups])
+        args += [inner, groups]
+        rec.launch("plain_reduce.cl", "softmax_columns", (outer * groups,), args, iterations=looped(n, 3))
 
 
 class InstanceNorm(Layer):
