@@ -37,7 +37,9 @@ def test_beyond_the_limit_is_refused_by_name(device: Device, case: Case, kernel:
     if not device.facts.loop_limit:
         assert verify(case, device) == []
         return
-    with pytest.raises(DeviceLimitError, match=rf"layer: {kernel}: a work-item would run up to \d{{5,}} loop iterations"):
+    with pytest.raises(
+        DeviceLimitError, match=rf"layer: {kernel}: a work-item would run up to \d{{5,}} loop iterations"
+    ):
         verify(case, device)
 
 
@@ -45,7 +47,9 @@ def test_the_recorder_compares_with_the_limit(device: Device) -> None:
     limited = Recorder(replace(device.facts, loop_limit=100, name="old driver"))
     limited.label = "conv5"
     limited.launch("fc.cl", "fc", (1,), [], iterations=100)
-    with pytest.raises(DeviceLimitError, match="conv5: fc: .* up to 101 .* but old driver stops after about 100 without"):
+    with pytest.raises(
+        DeviceLimitError, match="conv5: fc: .* up to 101 .* but old driver stops after about 100 without"
+    ):
         limited.launch("fc.cl", "fc", (1,), [], iterations=101)
     assert len(limited.launches) == 1
     Recorder(replace(device.facts, loop_limit=0)).launch("fc.cl", "fc", (1,), [], iterations=10**9)
