@@ -101,6 +101,46 @@ static inline VF keep_channels(VF v, int block, int channels)
     return select((VF)(0), v, LANES < (VI)(channels - block * B));
 }
 
+// The values of a vector one by one.
+typedef union {
+    VF vector;
+    real lane[B];
+} Lanes;
+
+// The sum of a vector's lanes, by halves.
+static inline real sum_lanes(VF v)
+{
+#if B == 1
+    return v;
+#else
+#if B == 16
+    const float8 eight = v.lo + v.hi;
+    const float4 four = eight.lo + eight.hi;
+#elif B == 8
+    const float4 four = v.lo + v.hi;
+#else
+    const float4 four = v;
+#endif
+    const float2 two = four.lo + four.hi;
+    return two.lo + two.hi;
+#endif
+}
+
+static inline real max_lanes(VF v)
+{
+    Lanes lanes = {.vector = v};
+    real most = lanes.lane[0];
+    for (int i = 1; i < B; i++)
+        most = fmax(most, lanes.lane[i]);
+    return most;
+}
+
+#if B == 1
+#define any_lane(v) ((v) != 0)
+#else
+#define any_lane(v) any(v)
+#endif
+
 // y = activation(x): 0 none, 1 ReLU, 2 leaky ReLU, 3 ReLU6, 4 sigmoid, 5 tanh (layer.pyx: ACTIVATIONS).
 // NaN passes through. f(0) = 0 for all but the sigmoid, whose writers mask the channel tail.
 #define SIGMOID 4

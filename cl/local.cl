@@ -79,25 +79,6 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
         }
 }
 
-// The sum of a vector's lanes, by halves.
-static inline real sum_lanes(VF v)
-{
-#if B == 1
-    return v;
-#else
-#if B == 16
-    const float8 eight = v.lo + v.hi;
-    const float4 four = eight.lo + eight.hi;
-#elif B == 8
-    const float4 four = v.lo + v.hi;
-#else
-    const float4 four = v;
-#endif
-    const float2 two = four.lo + four.hi;
-    return two.lo + two.hi;
-#endif
-}
-
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void local_grad_x(
     TENSOR(const, dy), TENSOR(const, w), TENSOR(, dx), int items, int batch, int c_total, int h_in, int w_in,
     int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,

@@ -9,39 +9,10 @@
 //           loss [N]; correct [N]: 1 where the label's score is the largest, and the first of equal ones
 // Launch    1-D, one work-item per image (squared_rows: per row of a channel block), any work-group size
 // Aliasing  dscores may be scores
-// Order     each lane sums over the blocks, then the lanes are added one after the other.
+// Order     each lane sums over the blocks, then the lanes are added by halves.
 // A label that is no class makes the loss NaN; nothing is read or written outside of the scores.
 
 #include "common.h"
-
-typedef union {
-    VF vector;
-    real lane[B];
-} Lanes;
-
-static inline real sum_lanes(VF v)
-{
-    Lanes lanes = {.vector = v};
-    real sum = lanes.lane[0];
-    for (int i = 1; i < B; i++)
-        sum += lanes.lane[i];
-    return sum;
-}
-
-static inline real max_lanes(VF v)
-{
-    Lanes lanes = {.vector = v};
-    real most = lanes.lane[0];
-    for (int i = 1; i < B; i++)
-        most = fmax(most, lanes.lane[i]);
-    return most;
-}
-
-#if B == 1
-#define any_lane(v) ((v) != 0)
-#else
-#define any_lane(v) any(v)
-#endif
 
 // Which lanes of scores `s`, classes `k`, keep the label from being the answer: larger, or equal and before it.
 static inline VI beats(VF s, VI k, real of_label, int label)

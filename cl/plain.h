@@ -13,11 +13,6 @@
 #define VSTORE(v, p) PASTE(vstore, B)(v, 0, p)
 #endif
 
-typedef union {
-    VF vector;
-    real lane[B];
-} Lanes;
-
 // The first `count` of B values, the others `fill`.
 static inline VF load_part(__global const real *p, int count, real fill)
 {

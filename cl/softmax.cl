@@ -6,32 +6,9 @@
 // Tensors   channel blocks [N][C/B][plane][B]; channel tails are left out of m and the sums, and come out zero
 // Launch    1-D, one work-item per pixel, any work-group size
 // Aliasing  y may be x; dx may be dy
-// Order     each lane sums over the blocks, then the lanes are added one after the other.
+// Order     each lane sums over the blocks, then the lanes are added by halves.
 
 #include "common.h"
-
-typedef union {
-    VF vector;
-    real lane[B];
-} Lanes;
-
-static inline real sum_lanes(VF v)
-{
-    Lanes lanes = {.vector = v};
-    real sum = lanes.lane[0];
-    for (int i = 1; i < B; i++)
-        sum += lanes.lane[i];
-    return sum;
-}
-
-static inline real max_lanes(VF v)
-{
-    Lanes lanes = {.vector = v};
-    real most = lanes.lane[0];
-    for (int i = 1; i < B; i++)
-        most = fmax(most, lanes.lane[i]);
-    return most;
-}
 
 __kernel void softmax(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
 {
