@@ -145,7 +145,7 @@ import conftest, clconv as cc
 from test_net import PATTERN, data
 x, y = data(200)
 net = cc.Net(PATTERN, device={key!r})
-net.fit(x, y, epochs=40, batch_size=8, optimizer=cc.SGD(0.02, momentum=0.9), checkpoint={path!r}, checkpoint_steps=3,
+net.fit(x, y, epochs=12, batch_size=8, optimizer=cc.SGD(0.02, momentum=0.9), checkpoint={path!r}, checkpoint_steps=3,
         resume=True, verbose=False, callbacks=[{callback}])
 np.savez({result!r}, **net.get_weights())
 """
@@ -161,7 +161,7 @@ def test_killed_at_a_random_step_and_resumed(device, tmp_path):
         )
 
     subprocess.run([sys.executable, "-c", script("whole")], check=True, timeout=300)
-    slow = "type('S', (cc.Callback,), {'on_step': lambda *a: __import__('time').sleep(0.002)})()"
+    slow = "type('S', (cc.Callback,), {'on_step': lambda *a: __import__('time').sleep(0.005)})()"
     child = subprocess.Popen([sys.executable, "-c", script("killed", slow)])
     path = tmp_path / "killed.safetensors"
     while not path.exists() and child.poll() is None:
