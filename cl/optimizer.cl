@@ -66,11 +66,6 @@ static inline VF stepped(VF w, VF g, VF *a, VF *b, const real *hyper)
 #define STATES 2
 #endif
 
-typedef union {
-    VF vector;
-    real lane[B];
-} Lanes;
-
 static inline VF part(__global const real *from, int count)
 {
     Lanes lanes = {.vector = (VF)(0)};

@@ -9,7 +9,9 @@ import pytest
 
 import clconv as cc
 from clconv import reference
+from clconv.device import choose
 from clconv.nn.base import LAYERS
+from clconv.program import ProgramKey, build_programs
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,6 +122,14 @@ def test_kernel_files_introduce_themselves(path):
     (header,) = re.findall(r'#include "([^"]+)"', text)
     assert header == "common.h" or '#include "common.h"' in (path.parent / header).read_text()
     assert len(text.splitlines()) <= 300
+
+
+@pytest.mark.parametrize("block", [16, 8, 4, 1])
+def test_every_kernel_file_compiles_for_every_block(block, monkeypatch):
+    """With its defaults alone, on the default device."""
+    monkeypatch.setenv("CLCONV_BLOCK", str(block))
+    device = choose(choose().key)
+    build_programs(device, [ProgramKey(path.name) for path in (ROOT / "cl").glob("*.cl")])
 
 
 # Longer than the budget, and why.
