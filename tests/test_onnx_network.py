@@ -279,6 +279,8 @@ MODELS = [
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(name, data_folder, device):
+    if device.facts.loop_limit:
+        pytest.skip("this driver cuts long loops short, so layers of real networks are refused there")
     folder = next((f for f in (data_folder / "models", data_folder.parent / "models") if f.is_dir()), None)
     if folder is None:
         pytest.skip("no folder of models")
