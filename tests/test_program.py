@@ -105,7 +105,7 @@ def test_failure_names_file_definitions_and_device(device: Device) -> None:
         build_programs(device, [ProgramKey.of("broken.cl", {"PLUS": 3})])
     text = str(caught.value)
     assert text.startswith(f"program broken.cl: it does not compile for device {device.key} (")
-    assert f"-DB={device.facts.block} -DPLUS=3: CL_BUILD_PROGRAM_FAILURE" in text
+    assert f"-DB={device.facts.block} " in text and "-DPLUS=3" in text and ": CL_BUILD_PROGRAM_FAILURE" in text
     assert "no_such_name" in caught.value.log
     assert device.facts.simulator or "cl/broken.cl:3" in caught.value.log  # Oclgrind ignores #line
     assert not program._folder().exists() or not entries()
