@@ -69,7 +69,7 @@ class Inference:
         """
         if wanted is not None and wanted < 1:
             raise ArgumentError(f"batch_size {wanted} is not a number of images from 1 on")
-        if isinstance(self.network, OnnxNetwork) and self.network.fixed_batch is not None:
+        if self.network.fixed_batch is not None:
             return self.network.fixed_batch
         most = wanted or DEFAULT_BATCH
         while True:

@@ -141,6 +141,11 @@ class Network:
             graph.persistent[name].role = "state"
 
     @property
+    def fixed_batch(self) -> int | None:
+        """The only number of images that the network takes at once; None where any will do."""
+        return None
+
+    @property
     def output_shape(self) -> tuple[int, int, int]:
         """(K, P, Q) of the output."""
         return self.graph(1, train=False).outputs["y"].spec.shape[1:]  # type: ignore[return-value]
