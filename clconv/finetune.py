@@ -35,11 +35,6 @@ def frozen(network: Network, patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def with_frozen(network: Network, names: frozenset[str]) -> Network:
-    """The network with other frozen parameters."""
-    return network.with_frozen(names) if isinstance(network, OnnxNetwork) else replace(network, frozen=names)
-
-
 def with_head(
     network: Network, arrays: Mapping[str, Array], classes: int, seed: int
 ) -> tuple[Network, dict[str, Array]]:

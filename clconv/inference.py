@@ -11,7 +11,6 @@ from .data import Loader
 from .device import Device
 from .engine import Plan, Session, Usage
 from .errors import ArgumentError, BudgetError, OutOfMemoryError, ShapeError
-from .io.onnx_network import OnnxNetwork
 from .nn.network import Network
 from .packing import Array
 from .train.step import evaluation_graph
@@ -125,12 +124,12 @@ def run_batches(
     plan: Plan,
     x: Array,
     batch: int,
-    finish: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
+    finish: Callable[[dict[str, Array], int], dict[str, Array]],
 ) -> dict[str, Array]:
     """All outputs for all images, `batch` at a time; the last run is filled up with zeros.
 
     Args:
-        finish: makes named outputs of a run's results.
+        finish: makes named outputs of the results of a run of `batch` images.
 
     Raises:
         ShapeError: an output does not have one part for each image, and there are several runs.
@@ -138,7 +137,7 @@ def run_batches(
     runs: list[dict[str, Array]] = []
     for part in _parts(x, batch):
         results = session.run(plan, {"x": filled(part, batch)})
-        named = finish(results) if finish is not None else results
+        named = finish(results, batch)
         runs.append({name: _cut(array, len(part), batch) for name, array in named.items()})
     if len(runs) == 1:
         return runs[0]
@@ -149,15 +148,6 @@ def run_batches(
                 f"at most {batch} images can be given at once"
             )
     return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
-
-
-def run_onnx(session: Session, plan: Plan, network: OnnxNetwork, x: Array, batch: int) -> Array | dict[str, Array]:
-    """The output for all images of a network from an ONNX file; of several outputs a dictionary by name."""
-    some = x if len(x) else np.zeros((1, *x.shape[1:]), np.float32)
-    outputs = run_batches(session, plan, some, batch, network.results(batch).arrays)
-    if not len(x):
-        outputs = {name: array[:0] for name, array in outputs.items()}
-    return outputs if len(outputs) > 1 else outputs[network.output_names[0]]
 
 
 def _cut(array: Array, count: int, batch: int) -> Array:

@@ -6,7 +6,6 @@ import numpy as np
 
 from .data import ArrayDataset, Dataset, Normalization, check_labels
 from .errors import ArgumentError, ShapeError
-from .io.onnx_network import OnnxNetwork
 from .nn.network import Network
 from .packing import Array
 
@@ -23,11 +22,7 @@ def images(network: Network, normalization: Normalization | None, x: Array, who:
         x = (normalization or Normalization()).apply(x)
     if x.dtype != np.float32:
         raise ArgumentError(f"{who}: images of type {x.dtype}; float32 (N, C, H, W) or uint8 are accepted")
-    if isinstance(network, OnnxNetwork):
-        network.fitted(x.shape)  # which takes other sizes, where its file leaves them open
-    elif x.ndim != 4 or x.shape[1:] != network.input_shape:
-        wanted = ", ".join(map(str, network.input_shape))
-        raise ShapeError(f"{who}: images of shape {x.shape} where (N, {wanted}) is expected")
+    network.fitted(x.shape, who)
     return x
 
 

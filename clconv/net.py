@@ -15,7 +15,7 @@ from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Plan, Session, Usage
 from .errors import ArgumentError, StateError
-from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches, run_onnx
+from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
 from .inputs import images, labelled
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
 from .io.onnx_export import onnx_model
@@ -112,9 +112,7 @@ class Net:
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.network.input_shape))
-        of = self.network
-        layers = str(of.model) if isinstance(of, OnnxNetwork) else f"{len(of.entries)} layers"
-        return f"<Net: {layers}, input {size}, {self.parameter_count} parameters>"
+        return f"<Net: {self.network.contents}, input {size}, {self.parameter_count} parameters>"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -174,8 +172,7 @@ class Net:
     @property
     def parameter_count(self) -> int:
         """Learnt values, running statistics not counted."""
-        batch = self.network.batch if isinstance(self.network, OnnxNetwork) else 1
-        values = self.network.graph(batch, train=False).persistent.values()
+        values = self.network.graph(self.network.batch, train=False).persistent.values()
         return sum(int(np.prod(v.parameter.public_shape)) for v in values if v.role == "param" and v.parameter)
 
     def get_weights(self) -> dict[str, Array]:
@@ -253,7 +250,7 @@ class Net:
             ArgumentError: a pattern means no parameter.
         """
         with self._lock:
-            self._take(finetune.with_frozen(self.network, finetune.frozen(self.network, patterns)), None)
+            self._take(self.network.with_frozen(finetune.frozen(self.network, patterns)), None)
 
     def replace_head(self, classes: int, *, seed: int = 0) -> None:
         """Gives the network `classes` outputs: the last layer with weights gets others, drawn anew.
@@ -323,18 +320,16 @@ class Net:
         """
         self._check_open()
         x = images(self.network, self.normalization, x, "predict")
-        if len(x) == 0 and not isinstance(self.network, OnnxNetwork):
-            return np.empty(self._public((0, *self.network.output_shape)), np.float32)
-        budget = _budget(memory)
-        network = self.network.fitted(x.shape) if isinstance(self.network, OnnxNetwork) else self.network
-        batch = self._inference.batch_size(max(len(x), 1), batch_size, budget, OUTPUT, network)
-        plan = self._inference.plan(OUTPUT, batch, network, budget)
-        with self._lock:
-            session = self._open(plan, budget)
-            if isinstance(network, OnnxNetwork):
-                return run_onnx(session, plan, network, x, batch)
-            y = run_batches(session, plan, x, batch)[OUTPUT]
-        return y.reshape(self._public(y.shape))
+        network, budget = self.network.fitted(x.shape), _budget(memory)
+        if len(x):
+            batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT, network)
+            plan = self._inference.plan(OUTPUT, batch, network, budget)
+            with self._lock:
+                outputs = run_batches(self._open(plan, budget), plan, x, batch, network.outputs)
+        else:
+            types = network.output_types(network.batch)
+            outputs = {name: np.empty((0, *shape[1:]), dtype) for name, (shape, dtype) in types.items()}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def evaluate(
         self,
@@ -366,9 +361,6 @@ class Net:
         if self._test is None:
             self._test = Inference(self.network, self.device)
         return self._test
-
-    def _public(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape[:2] if self.network.flat_output else shape
 
     # ---------------------------------------------------------------- training
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, ShapeError
-from ..io.onnx_network import OnnxNetwork
 from ..net import Net, load
 from ..nn import pattern, zoo
 from ..nn.network import Network
@@ -92,11 +91,9 @@ def class_names(net: Net) -> list[str]:
     return [str(name) for name in names] if names and len(names) == count else [str(i) for i in range(count)]
 
 
-def ends_in_softmax(network: Network) -> bool:
-    """Whether the outputs are shares already."""
-    if isinstance(network, OnnxNetwork):
-        return network.ends_in_softmax
-    return type(network.entries[-1].layer).__name__ == "Softmax"
+def gives_shares(network: Network) -> bool:
+    """Whether the outputs are probabilities already."""
+    return network.final in ("Softmax", "Sigmoid")
 
 
 def check_vector(net: Net, who: str) -> None:

@@ -23,7 +23,7 @@ from ..errors import ArgumentError, DataError, ModelFileError, ShapeError
 from ..net import Net, load
 from .display import console, counting, device_line, percent, stop
 from .memory import memory_bytes, memory_line
-from .networks import check_vector, class_names, ends_in_softmax
+from .networks import check_vector, class_names, gives_shares
 from .options import device_option, memory_option
 
 CHUNK = 64  # pictures decoded at a time
@@ -175,7 +175,7 @@ def _probabilities(
     scale = net.normalization or Normalization()
     raw: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory)
     scores: NDArray[np.float64] = raw.reshape(len(x), -1).astype(np.float64)
-    if ends_in_softmax(net.network):
+    if gives_shares(net.network):
         return scores
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)

@@ -101,36 +101,44 @@ class OnnxNetwork(Network):
             self.graph(batch, train=False)
         return self._built[batch]
 
-    @property
-    def batch(self) -> int:
-        """Images for a look at shapes: what the file insists on, or 1."""
-        return self.fixed_batch or 1
+    def output_types(self, batch: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and type of each output by its name in the file, for `batch` images."""
+        found = self.results(batch).outputs
+        return {port.name: (tuple(found[port.name].shape), found[port.name].dtype) for port in self.model.outputs}
+
+    def outputs(self, results: Mapping[str, Array], batch: int) -> dict[str, Array]:
+        """The outputs by name, from what a run of the graph for `batch` images returned."""
+        return self.results(batch).arrays(results)
 
     @property
-    def output_names(self) -> list[str]:
-        """Names of all outputs."""
-        return [port.name for port in self.model.outputs]
+    def _first_output(self) -> Shape:
+        return tuple(self.results(self.batch).outputs[self.model.outputs[0].name].shape)
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
         """(K, P, Q) of the first output."""
-        return _three(self.results(self.batch).outputs[self.output_names[0]].shape[1:])
+        return _three(self._first_output[1:])
 
     @property
     def flat_output(self) -> bool:
         """Whether the first output is one vector per image."""
-        return len(self.results(self.batch).outputs[self.output_names[0]].shape) == 2
+        return len(self._first_output) == 2
 
     @property
-    def ends_in_softmax(self) -> bool:
-        """Whether the first output is that of a Softmax, read in another shape or not."""
+    def final(self) -> str:
+        """The operator of the first output, read in another shape or not."""
         makers = {name: node for node in self.converter.nodes for name in node.outputs}
-        node = makers.get(self.output_names[0])
+        node = makers.get(self.model.outputs[0].name)
         while node is not None and node.op in ("Flatten", "Identity", "Reshape", "Squeeze"):
             node = makers.get(node.inputs[0])
-        return node is not None and node.op == "Softmax"
+        return "" if node is None else node.op
 
-    def fitted(self, shape: Sequence[int]) -> OnnxNetwork:
+    @property
+    def contents(self) -> str:
+        """What it is made of, in a few words."""
+        return str(self.model)
+
+    def fitted(self, shape: Sequence[int], who: str = "net") -> OnnxNetwork:
         """The network for images (N, ...) of this shape.
 
         Raises:
@@ -142,7 +150,7 @@ class OnnxNetwork(Network):
             isinstance(d, int) and d != n for d, n in zip(wanted, shape[1:], strict=True)
         ):
             text = ", ".join(str(d or "any") for d in wanted)
-            raise ShapeError(f"images of shape {tuple(shape)} where (N, {text}) is expected")
+            raise ShapeError(f"{who}: images of shape {tuple(shape)} where (N, {text}) is expected")
         return self.with_input(tuple(shape[1:]))
 
     def with_input(self, input_shape: Shape) -> OnnxNetwork:

@@ -146,6 +146,42 @@ class Network:
         return None
 
     @property
+    def batch(self) -> int:
+        """Images for a look at shapes."""
+        return self.fixed_batch or 1
+
+    def fitted(self, shape: Sequence[int], who: str = "net") -> Network:
+        """The network for images (N, ...) of this shape.
+
+        Raises:
+            ShapeError: it does not take them.
+        """
+        if tuple(shape[1:]) != self.input_shape:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise ShapeError(f"{who}: images of shape {tuple(shape)} where (N, {wanted}) is expected")
+        return self
+
+    def output_types(self, batch: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and type of each output by name for `batch` images, the first one first."""
+        shape = (batch, *self.output_shape)
+        return {"y": (shape[:2] if self.flat_output else shape, np.dtype(np.float32))}
+
+    def outputs(self, results: Mapping[str, Array], batch: int) -> dict[str, Array]:
+        """The outputs by name, from what a run of the graph for `batch` images returned."""
+        y = results["y"]
+        return {"y": y.reshape(y.shape[:2]) if self.flat_output else y}
+
+    @property
+    def final(self) -> str:
+        """What the first output is the result of: "Softmax", "Sigmoid" or another layer's kind."""
+        return type(self.entries[-1].layer).__name__
+
+    @property
+    def contents(self) -> str:
+        """What it is made of, in a few words."""
+        return f"{len(self.entries)} layers"
+
+    @property
     def output_shape(self) -> tuple[int, int, int]:
         """(K, P, Q) of the output."""
         return self.graph(1, train=False).outputs["y"].spec.shape[1:]  # type: ignore[return-value]
@@ -162,6 +198,10 @@ class Network:
     def with_input(self, input_shape: tuple[int, int, int]) -> Network:
         """The same layers for images of another size."""
         return replace(self, input_shape=_image_shape(input_shape))
+
+    def with_frozen(self, names: frozenset[str]) -> Network:
+        """The same network with other parameters that training leaves as they are."""
+        return replace(self, frozen=names)
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Public shapes of all parameters and state, by name."""
