@@ -174,7 +174,10 @@ class Converter:
         if node.op not in CONVERTERS:
             raise Unsupported("inside a condition")
         made = CONVERTERS[node.op](b, op)
-        return [made] if isinstance(made, Host | Device) else made
+        results = [made] if isinstance(made, Host | Device) else made
+        if results and isinstance(results[0], Device):
+            b.origin.setdefault(results[0].value, op)
+        return results
 
     def _taken(self, b: Builder, op: Op, tensors: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
         """The branch that a condition known beforehand takes, converted in place of its node."""

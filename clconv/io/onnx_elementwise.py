@@ -13,6 +13,7 @@ from .._core.activation import Activation
 from .._core.norm import BatchNormInfer
 from ..packing import Array
 from ..shapes import TensorSpec
+from .onnx_match import local_response
 from .onnx_shape import reread
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported
@@ -181,6 +182,8 @@ def binary_operator(b: Builder, n: Op) -> Tensor:
         for x, known, name in ((a, w, n.node.inputs[0]), (w, a, n.node.inputs[1])):
             if isinstance(x, Device) and isinstance(known, Host) and _becomes_bias(b, x, known, name):
                 return x
+    if n.node.op == "Div" and (found := local_response(b, a, w)) is not None:
+        return found
     return combine(b, n.node.op, a, w)
 
 

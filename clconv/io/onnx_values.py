@@ -185,6 +185,7 @@ class Builder:
         self.index = 0
         self.folded = 0  # elements of arrays made on the host
         self.born: dict[Value, str] = {}  # the first ONNX name of each value
+        self.origin: dict[Value, Op] = {}  # the node that made it
 
     def add(self, layer: Any, *inputs: Operand) -> Value:
         """Adds an operator; returns its first output."""
