@@ -43,6 +43,7 @@ class DeviceFacts:
         work_group: work-items per group of kernels whose items do not work together.
         workers: persistent work-items per compute unit of kernels with a scratch each; 0: none of these.
         build_threads: programs that its compiler may build at once; 0: as many as there are processors.
+        keeps_programs: its driver caches compiled kernels itself.
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.
         has_local: local memory is memory of its own, not a part of global memory.
         base_align_bytes: alignment of a buffer's start.
@@ -64,6 +65,7 @@ class DeviceFacts:
     work_group: int
     workers: int
     build_threads: int
+    keeps_programs: bool
     loop_limit: int
     max_alloc_bytes: int
     global_bytes: int
@@ -245,6 +247,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         work_group=values["work_group"],
         workers=values["workers"],
         build_threads=values["build_threads"],
+        keeps_programs=bool(values["keeps_programs"]),
         loop_limit=values["loop_limit"],
         max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
         global_bytes=int(ask("global_mem_size", 1 << 27)),

@@ -22,7 +22,7 @@ from .device import Device, DeviceFacts
 from .errors import ArgumentError, BudgetError, OutOfMemoryError
 from .graph import Graph, Node, Operand, Value
 from .packing import Array, pack, swap_filter, unpack
-from .program import ProgramKey, Progress, build_programs
+from .program import ProgramKey, Progress, build_programs, shown
 
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 Pick = Callable[[Sequence[Choice]], Choice]
@@ -245,7 +245,7 @@ class Session:
             executable = self.prepare(plan)
             for name, value in plan.graph.inputs.items():
                 executable.inputs[name].write(checked(feeds, name, value), f"input {name}")
-            executable.recording.run()
+            executable.run()
             wanted = plan.graph.outputs if fetch is None else fetch
             results = {}
             for name in wanted:
@@ -276,7 +276,11 @@ class Session:
             return Usage(mode, batch, self.planned_bytes, self.allocator.peak_bytes, held)
 
     def prepare(self, plan: Plan, progress: Progress | None = None) -> _Executable:
-        """Builds, allocates and records what running `plan` needs, unless that was done before."""
+        """Builds, allocates and records what running `plan` needs, unless that was done before.
+
+        Args:
+            progress: called with (done, total) while kernels are built, in part by the driver in the first run.
+        """
         with self._lock:
             self.device.check_alive()
             key = id(plan)
@@ -293,6 +297,7 @@ class Session:
                     recording,
                     {name: tensors[value] for name, value in plan.graph.inputs.items()},
                     {name: tensors[value] for name, value in plan.graph.outputs.items()},
+                    progress,
                 )
                 while len(self._executables) > MAX_PLANS:
                     self._executables.popitem(last=False)
@@ -388,6 +393,17 @@ class _Executable:
     recording: Recording
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    progress: Progress | None
+    fresh: bool = True
+
+    def run(self) -> None:
+        """Replays the recording; the first time launch by launch, as some drivers compile kernels only then."""
+        if not self.fresh:
+            self.recording.run()
+            return
+        with shown(self.progress, "building kernels for this network") as tell:
+            self.recording.run_stepwise(tell)
+        self.fresh, self.progress = False, None
 
 
 def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:

@@ -301,7 +301,14 @@ class Net:
         check_budget(plan, _budget(memory), "plan")
         return plan
 
-    def predict(self, x: Array, *, batch_size: int | None = None, memory: str | int | None = None) -> Any:
+    def predict(
+        self,
+        x: Array,
+        *,
+        batch_size: int | None = None,
+        memory: str | int | None = None,
+        build_progress: BuildProgress | None = None,
+    ) -> Any:
         """The network's output for any number of images, in test-time mode.
 
         Args:
@@ -309,6 +316,7 @@ class Net:
                 network from an ONNX file takes what its file says, of any size where the file leaves it open.
             batch_size: images per run; left out, up to 32 and as many as the memory allows.
             memory: budget like "64MB"; default CLCONV_MEMORY.
+            build_progress: called with (done, total) while kernels are built; default a line on a terminal.
 
         Returns:
             float32 (N, K) where the network ends in vectors, else (N, K, P, Q). From an ONNX file: the output as
@@ -325,7 +333,9 @@ class Net:
             batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT, network)
             plan = self._inference.plan(OUTPUT, batch, network, budget)
             with self._lock:
-                outputs = run_batches(self._open(plan, budget), plan, x, batch, network.outputs)
+                session = self._open(plan, budget)
+                session.prepare(plan, build_progress)
+                outputs = run_batches(session, plan, x, batch, network.outputs)
         else:
             types = network.output_types(network.batch)
             outputs = {name: np.empty((0, *shape[1:]), dtype) for name, (shape, dtype) in types.items()}
@@ -339,6 +349,7 @@ class Net:
         loss: str = "softmax",
         batch_size: int | None = None,
         memory: str | int | None = None,
+        build_progress: BuildProgress | None = None,
     ) -> dict[str, float]:
         """Mean loss and accuracy on labelled images, in test-time mode: {"loss": ..., "accuracy": ...}."""
         self._check_open()
@@ -348,7 +359,9 @@ class Net:
         plan = self._inference.plan(loss, batch, budget=budget)
         loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
         with self._lock:
-            value, accuracy = evaluate_batches(self._open(plan, budget), plan, loader)
+            session = self._open(plan, budget)
+            session.prepare(plan, build_progress)
+            value, accuracy = evaluate_batches(session, plan, loader)
         return {"loss": value, "accuracy": accuracy}
 
     def _open(self, plan: Plan, budget: int | None) -> Session:

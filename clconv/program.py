@@ -3,8 +3,9 @@
     source("conv_direct.cl")            the text the compiler gets, includes inlined
     build_programs(device, keys)        programs, built in parallel, from the cache where possible
 
-A program's binary is cached by source, options, device, driver and version of clconv. An entry that does
-not load is built again; a folder that cannot be written costs time, never correctness.
+A program's binary is cached by source, options, device, driver and version of clconv, unless the driver has a
+cache of its own. An entry that does not load is built again; a folder that cannot be written costs time, never
+correctness.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import importlib.metadata
 import importlib.resources
 import os
 import re
+import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 CACHE_LIMIT_BYTES = 256 << 20
 MAGIC = b"clconv program 1\n"  # a cache entry: this, SHA-256 of the rest (32 bytes), the device's binary
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[ \t]*$', re.MULTILINE)
+
+PATIENCE_S = 1.0  # what takes longer is shown
 
 Progress = Callable[[int, int], None]
 
@@ -95,6 +100,51 @@ def options(device: Device, key: ProgramKey) -> tuple[str, ...]:
     return ("-cl-std=CL1.2", *(f"-D{name}={value}" for name, value in defines))
 
 
+@contextlib.contextmanager
+def shown(progress: Progress | None, what: str) -> Iterator[Progress]:
+    """`progress`; without one, a line on standard error where that is a terminal, for what takes over a second."""
+    if progress is not None or sys.stderr is None or not sys.stderr.isatty():
+        yield progress or (lambda done, total: None)
+        return
+    line = _Line(what)
+    timer = threading.Timer(PATIENCE_S, line.write)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield line.update
+    finally:
+        timer.cancel()
+        line.erase()
+
+
+class _Line:
+    """A line that is written over until it is erased."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._figures = ""
+        self._started = time.monotonic()
+        self._written = ""
+        self._lock = threading.Lock()
+
+    def update(self, done: int, total: int) -> None:
+        self._figures = f" {done}/{total}"
+        if time.monotonic() - self._started >= PATIENCE_S:
+            self.write()
+
+    def write(self) -> None:
+        with self._lock:
+            self._written = f"clconv: {self._what}{self._figures} ... (kept for the next time)"
+            sys.stderr.write(f"\r{self._written}")
+            sys.stderr.flush()
+
+    def erase(self) -> None:
+        with self._lock:
+            if self._written:
+                sys.stderr.write("\r" + " " * len(self._written) + "\r")
+                sys.stderr.flush()
+
+
 _built: weakref.WeakKeyDictionary[Device, dict[ProgramKey, pyopencl.Program]] = weakref.WeakKeyDictionary()
 _built_lock = threading.Lock()
 
@@ -107,7 +157,7 @@ def build_programs(
     Args:
         device: what to build for.
         keys: which programs; repetitions are built once.
-        progress: called with (done, total) after each one that was not already there.
+        progress: called with (done, total) after each one that was not already there; left out, see `shown`.
 
     Raises:
         BuildError: a program does not compile; `log` holds what the compiler said.
@@ -118,7 +168,8 @@ def build_programs(
         there = _built.setdefault(device, {})
         missing = [key for key in wanted if key not in there]
     if missing:
-        with ThreadPoolExecutor(min(len(missing), device.facts.build_threads or os.cpu_count() or 1)) as pool:
+        threads = min(len(missing), device.facts.build_threads or os.cpu_count() or 1)
+        with shown(progress, "building kernels") as tell, ThreadPoolExecutor(threads) as pool:
             futures = {pool.submit(_build, device, key): key for key in missing}
             for done, future in enumerate(as_completed(futures), start=1):
                 if error := future.exception():
@@ -126,8 +177,7 @@ def build_programs(
                     raise error
                 with _built_lock:
                     there.setdefault(futures[future], future.result())
-                if progress is not None:
-                    progress(done, len(missing))
+                tell(done, len(missing))
         _trim(_folder())
     return {key: there[key] for key in wanted}
 
@@ -144,7 +194,8 @@ def _build(device: Device, key: ProgramKey) -> pyopencl.Program:
         with contextlib.suppress(OSError):
             entry.unlink()
     program = _from_source(device, key, text, arguments)
-    _store(entry, program)
+    if not device.facts.keeps_programs:
+        _store(entry, program)
     return program
 
 

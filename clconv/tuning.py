@@ -51,13 +51,17 @@ class Row:
 # workers        persistent work-items per compute unit of kernels with a scratch each; 0: no such kernels
 # work_group     work-items per group of kernels whose items do not work together
 # build_threads  programs that its compiler may build at once; 0: as many as there are processors
+# keeps_programs 1: its driver keeps compiled kernels on disk itself, and hands out a program's binary only after
+#                compiling all its kernels once more
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
 DEVICE_ROWS = (
     Row({"block": 4, "rank": 50, "simulator": 0, "work_group": 64, "workers": 0, "build_threads": 0, "loop_limit": 0}),
+    Row({"keeps_programs": 0}),
     Row({"block": 8, "work_group": 1, "workers": 2}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10}, kind="cpu", platform="portable computing language"),
+    Row({"keeps_programs": 1}, platform="portable computing language"),
     Row({"rank": 60}, kind="gpu", platform="portable computing language"),
     Row({"rank": 80}, platform="clover"),
     Row({"rank": 70}, platform="rusticl"),

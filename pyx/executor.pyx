@@ -205,6 +205,21 @@ cdef class Recording:
         if status != 0:
             check(status, self.labels[i] if i < self.count else "flush")
 
+    def run_stepwise(self, progress):
+        """Runs every launch and waits for it before the next; calls progress(done, total) after each."""
+        cdef size_t i
+        cdef int32_t status
+        for i in range(self.count):
+            with nogil:
+                status = cl.enqueue_kernel(
+                    self.queue, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
+                    self.steps[i].local_size if self.steps[i].has_local else NULL, 0, NULL, NULL,
+                )
+                if status == 0:
+                    status = cl.finish(self.queue)
+            check(status, self.labels[i])
+            progress(i + 1, self.count)
+
     def wait(self):
         """Waits until everything enqueued so far has run."""
         cdef int32_t status

@@ -136,7 +136,7 @@ def test_every_kernel_file_compiles_for_every_block(block, monkeypatch):
 LONGER = {
     "conv.pyx": 330,  # convolution, its transpose and their gradients share the window and the tile
     "plain_move.pyx": 460,  # ten small operators around one copy kernel
-    "net.py": 500,  # the face over everything: mostly docstrings of arguments
+    "net.py": 515,  # the face over everything: mostly docstrings of arguments
 }
 
 

@@ -363,3 +363,18 @@ class TestMistakes:
             os._exit(0)
         os.waitpid(child, 0)
         assert "forked after first use" in os.read(reader, 1000).decode()
+
+
+def test_building_is_reported_up_to_the_first_run(device):
+    net = cc.Net("INPUT 8x8x3 -> CONV 3x3x5 -> RELU -> FC 2", device=device)
+    told = []
+    x = np.zeros((2, 3, 8, 8), np.float32)
+    with net:
+        net.predict(x, build_progress=lambda done, total: told.append((done, total)))
+        launches = told[-1][1]
+        assert told[-launches:] == [(i + 1, launches) for i in range(launches)]
+        told.clear()
+        net.predict(x, build_progress=lambda done, total: told.append((done, total)))
+        assert told == []
+        net.evaluate(x, np.zeros(2, np.int64), build_progress=lambda done, total: told.append((done, total)))
+        assert told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,11 @@ def fill(device: Device, built: object) -> float:
 
 def entries() -> list[Path]:
     return sorted(program._folder().iterdir())
+
+
+def keep_programs(device: Device, monkeypatch: pytest.MonkeyPatch, *, driver: bool = False) -> None:
+    """Whoever keeps a device's compiled programs otherwise, now it is the driver or else clconv."""
+    monkeypatch.setattr(device, "facts", replace(device.facts, keeps_programs=driver))
 
 
 def test_includes_are_inlined_once_and_lines_attributed() -> None:
@@ -121,6 +128,7 @@ def test_compiler_remarks_are_not_warnings(device: Device) -> None:
 
 @pytest.mark.parametrize("damage", ["none", "empty", "cut", "garbage", "flipped", "foreign", "rejected"])
 def test_cache(device: Device, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    keep_programs(device, monkeypatch)
     key = ProgramKey.of("fill.cl", {"PLUS": 7})
     build_programs(device, [key])
     (entry,) = entries()
@@ -161,6 +169,7 @@ def test_cache_folder_that_cannot_be_made(device: Device, monkeypatch: pytest.Mo
 def test_entries_differ_by_source_and_definitions(
     device: Device, sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    keep_programs(device, monkeypatch)
     build_programs(device, [ProgramKey.of("fill.cl", {"PLUS": n}) for n in (1, 2)])
     assert len(entries()) == 2
     (sources / "common.h").write_text(COMMON.replace("2", "4"))
@@ -168,6 +177,47 @@ def test_entries_differ_by_source_and_definitions(
     key = ProgramKey.of("fill.cl", {"PLUS": 1})
     assert fill(device, build_programs(device, [key])[key]) == 4 * device.facts.block + 1
     assert len(entries()) == 3
+
+
+def test_nothing_is_kept_twice(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_programs(device, monkeypatch, driver=True)
+    key = ProgramKey.of("fill.cl", {"PLUS": 11})
+    assert fill(device, build_programs(device, [key])[key]) == 2 * device.facts.block + 11
+    assert not program._folder().exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_what_takes_long_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(program, "PATIENCE_S", 0.05 if slow else 60)
+    with program.shown(None, "building") as tell:
+        tell(1, 3)
+        time.sleep(0.2 if slow else 0)
+        tell(2, 3)
+    lines = terminal.getvalue().split("\r")
+    if slow:
+        assert [line.split(" ...")[0] for line in lines[1:3]] == ["clconv: building 1/3", "clconv: building 2/3"]
+        assert not lines[3].strip() and not lines[4], "it is erased"
+    else:
+        assert lines == [""]
+
+
+def test_nothing_is_shown_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", plain := io.StringIO())
+    monkeypatch.setattr(program, "PATIENCE_S", 0)
+    with program.shown(None, "building") as tell:
+        tell(1, 3)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with program.shown(lambda done, total: told.append((done, total)), "building") as tell:
+        tell(1, 3)
+    assert plain.getvalue() == terminal.getvalue() == "" and told == [(1, 3)]
 
 
 def test_oldest_entries_are_removed(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ FACTS = DeviceFacts(
     lanes=16,
     block=16,
     accumulators=28,
+    keeps_programs=False,
     rank=0,
     simulator=False,
     work_group=64,

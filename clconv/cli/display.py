@@ -61,6 +61,22 @@ def counting(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
 
 
+@contextmanager
+def counting_built(out: Console, what: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
+    """`counting`, and with it a bar for the kernels that are built first, if that takes a while."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    started = time.monotonic()
+    with Bars(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
+        kernels = bars.add_task("building kernels (kept for the next time)", total=None, visible=False)
+        task = bars.add_task(what, total=None, visible=False)
+
+        def building(done: int, total: int) -> None:
+            late = time.monotonic() - started > PATIENCE_S
+            bars.update(kernels, completed=done, total=total, visible=late and done < total)
+
+        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True), building
+
+
 class TrainingDisplay(Callback):
     """A run of `fit` as it goes: one bar on a terminal, plain lines elsewhere, a line after each epoch.
 

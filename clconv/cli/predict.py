@@ -21,7 +21,8 @@ from ..data import Normalization, read_image
 from ..data.image import SUFFIXES
 from ..errors import ArgumentError, DataError, ModelFileError, ShapeError
 from ..net import Net, load
-from .display import console, counting, device_line, percent, stop
+from ..program import Progress
+from .display import console, counting_built, device_line, percent, stop
 from .memory import memory_bytes, memory_line
 from .networks import check_vector, class_names, gives_shares
 from .options import device_option, memory_option
@@ -82,9 +83,9 @@ def predict(
             errors.print(device_line(net.device))
         paths = list(_expand(images))
         answers: list[Answer] = []
-        with counting(errors, "predicting") as progress:
+        with counting_built(errors, "predicting") as (progress, building):
             for first in range(0, len(paths), CHUNK):
-                answers += _answer(net, paths[first : first + CHUNK], min(top, len(names)), batch, memory)
+                answers += _answer(net, paths[first : first + CHUNK], min(top, len(names)), batch, memory, building)
                 progress(len(answers), len(paths))
         for answer in answers:
             if answer.error:
@@ -134,12 +135,14 @@ def _expand(images: Sequence[str]) -> Iterator[str]:
             yield each
 
 
-def _answer(net: Net, paths: list[str], top: int, batch: int | None, memory: int | None) -> list[Answer]:
+def _answer(
+    net: Net, paths: list[str], top: int, batch: int | None, memory: int | None, building: Progress
+) -> list[Answer]:
     """Answers for some pictures, in their order."""
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda path: _read(net, path), paths))
     pictures = [picture for picture in found if not isinstance(picture, str)]
-    shares = iter(_probabilities(net, pictures, batch, memory))
+    shares = iter(_probabilities(net, pictures, batch, memory, building))
     answers = []
     for path, picture in zip(paths, found, strict=True):
         if isinstance(picture, str):
@@ -165,7 +168,7 @@ def _read(net: Net, path: str) -> NDArray[np.uint8] | str:
 
 
 def _probabilities(
-    net: Net, pictures: list[NDArray[np.uint8]], batch: int | None, memory: int | None
+    net: Net, pictures: list[NDArray[np.uint8]], batch: int | None, memory: int | None, building: Progress
 ) -> NDArray[np.float64]:
     """(N, K) with rows that sum to 1."""
     if not pictures:
@@ -173,7 +176,7 @@ def _probabilities(
     x = np.stack(pictures)
     # Normalised here: as uint8, images three pixels wide could be read in two ways.
     scale = net.normalization or Normalization()
-    raw: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory)
+    raw: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory, build_progress=building)
     scores: NDArray[np.float64] = raw.reshape(len(x), -1).astype(np.float64)
     if gives_shares(net.network):
         return scores

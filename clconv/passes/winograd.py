@@ -126,8 +126,10 @@ def _transformed(graph: Graph, weight: Value) -> Value:
 
     def derive(arrays: Mapping[str, Array]) -> Array:
         w = parameter.derive(arrays) if parameter.derive else arrays[weight.name]
-        flat: Array = np.asarray(w, np.float64).reshape(k * c, 9) @ np.kron(FILTER, FILTER).T
-        return flat.astype(np.float32).reshape(k, c, 6, 6)
+        # The points first, as they are stored: a quarter of the time with them last.
+        products = np.kron(FILTER, FILTER).astype(np.float32) @ np.asarray(w, np.float32).reshape(k * c, 9).T
+        points: Array = products.reshape(6, 6, k, c).transpose(2, 3, 0, 1)
+        return points
 
     shape = (k, c, 6, 6)
     spec = TensorSpec(shape, layout="winograd")
