@@ -3,14 +3,15 @@
 //   conv_grad_w     partial sums of dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n, c, p*stride - pad + r*dilation, ...]
 //                   over a chunk of the rows (n, p); one work-item: chunk, output block, input block
 //   channel_sum     partial sums of db[k] = sum over n,p,q of dy[n,k,p,q] over a chunk of the rows
-//   sum_parts       adds the partial sums in order: same bits every time
+//   sum_parts       adds the partial sums in order: same bits every time; with UPDATE the sum is not stored, but w is
+//                   stepped (optimizer.h)
 //
 // Tensors   x channel blocks or, with PLANAR, [N][C][H][W]; dy channel blocks; dw filter blocks
 // Launch    conv_grad_w: global (chunks, input blocks per output block, output blocks); channel_sum: (chunks, blocks);
 //           sum_parts: (VFs of the sum); the numbers of chunks depend on the layer's shape alone
 // Order     within a chunk by n, then p, q; what no channel pair of a group owns is written as zero
 
-#include "common.h"
+#include "optimizer.h"
 
 #ifndef PLANAR
 #define PLANAR 0
@@ -107,13 +108,14 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
     BLOCKS_AT(, parts)[(size_t)chunk * k_blocks + kb] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-__kernel void sum_parts(TENSOR(const, parts), TENSOR(, total), int items, int chunks)
+__kernel void sum_parts(TENSOR(const, parts), GRADIENT(total), int items, int chunks)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
-    VF sum = (VF)(0);
+    GRADIENT_SETTINGS
+    VF gradient = (VF)(0);
     for (int chunk = 0; chunk < chunks; chunk++)
-        sum += BLOCKS_AT(const, parts)[(size_t)chunk * items + item];
-    BLOCKS_AT(, total)[item] = sum;
+        gradient += BLOCKS_AT(const, parts)[(size_t)chunk * items + item];
+    PUT_GRADIENT(total, item, gradient);
 }

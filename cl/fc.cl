@@ -1,17 +1,21 @@
-// fc.cl -- fully-connected layer: matrix product of images with the weights, and its weight gradient.
+// fc.cl -- fully-connected layer: matrix product of images with the weights, and its gradients.
 //
-//   fc          y[n,k] = f(b[k] + sum over l of w[k,l] x[n,l]); the input gradient too, with the swapped filter
-//   fc_grad_w   dw[k,l] = sum over n of dy[n,k] x[n,l]
+//   fc          y[n,k] = f(b[k] + sum over l of w[k,l] x[n,l])
+//   fc_grad_x   dx[n,l] = sum over k of dy[n,k] w[k,l]
+//   fc_grad_w   dw[k,l] = sum over n of dy[n,k] x[n,l]; with UPDATE it is not stored, but w is stepped (optimizer.h)
 //
 // Tensors   x [N][L], the images' channel blocks as one row of L values (tails are zero on both sides);
 //           w [K/B][L][B]; bias [K/B][B]; y, dy [N][K/B][B]
-// Launch    fc: global (tiles of NT images, output blocks / KB); fc_grad_w: (tiles of LT values, blocks / KB);
-//           work-group (WG, 1)
+// Launch    fc: global (tiles of NT images, output blocks / KB); fc_grad_x: (tiles of LX values), for all images;
+//           fc_grad_w: (tiles of LT values, blocks / KB); work-group (WG) or (WG, 1)
 // Tunables  NT  images per item (default 7)     KB  output blocks per item (default 4)
-//           LT  values of l per item (default B)  WG  work-items per group (default 1)
-// Order     each output sums over l (over n), one after the other, whatever the tile.
+//           LT, LX  values of l per item of fc_grad_w (default B), of fc_grad_x (1 to 4, default 1)
+//           WG  work-items per group (default 1)
+//           UPDATE, RULE  see optimizer.h
+// Order     each output sums over l (over n), one after the other, whatever the tile; fc_grad_x sums each lane over
+//           the blocks of k, then the lanes by halves.
 
-#include "common.h"
+#include "optimizer.h"
 
 #ifndef NT
 #define NT 7
@@ -21,6 +25,9 @@
 #endif
 #ifndef LT
 #define LT B
+#endif
+#ifndef LX
+#define LX 1
 #endif
 #ifndef WG
 #define WG 1
@@ -77,13 +84,45 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     }
 }
 
-__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void fc_grad_w(TENSOR(const, x), TENSOR(const, dy),
-                                                                          TENSOR(, dw), int items, int batch,
-                                                                          int length, int k_blocks)
+// Steps of fc_grad_x: a vector of weights, times one of each image's gradient.
+#define MULTIPLY_WEIGHT(i, j) acc[i][j] = fma(weight, gradients[(size_t)(i) * k_blocks], acc[i][j]);
+#define MULTIPLY_COLUMN(j, a)                                 \
+    {                                                         \
+        const VF weight = weights[(size_t)kb * length + (j)]; \
+        REPEAT(NT, MULTIPLY_WEIGHT, j)                        \
+    }
+
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void fc_grad_x(
+    TENSOR(const, dy), TENSOR(const, w), TENSOR(, dx), int items, int batch, int length, int k_blocks)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
+    __global const VF *weights = BLOCKS_AT(const, w) + (size_t)item * LX;
+    // What the item reads of w stays in the cache from one tile of images to the next.
+    for (int tile = 0; tile < batch; tile += NT) {
+        const int n = min(tile, max(batch - NT, 0));
+        VF acc[NT][LX];
+        UNROLL for (int i = 0; i < NT; i++)
+            UNROLL for (int j = 0; j < LX; j++)
+                acc[i][j] = (VF)(0);
+        for (int kb = 0; kb < k_blocks; kb++) {
+            __global const VF *gradients = BLOCKS_AT(const, dy) + (size_t)n * k_blocks + kb;
+            REPEAT_4(LX, MULTIPLY_COLUMN, 0)
+        }
+        UNROLL for (int i = 0; i < NT; i++)
+            UNROLL for (int j = 0; j < LX; j++)
+                AT(dx)[(size_t)(n + i) * length + item * LX + j] = sum_lanes(acc[i][j]);
+    }
+}
+
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void fc_grad_w(
+    TENSOR(const, x), TENSOR(const, dy), GRADIENT(dw), int items, int batch, int length, int k_blocks)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    GRADIENT_SETTINGS
     const int kb0 = min((int)get_global_id(1) * KB, max(k_blocks - KB, 0)), kb_skip = get_global_id(1) * KB - kb0;
     const int l0 = item * LT;
     VF acc[KB][LT];
@@ -99,5 +138,5 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     UNROLL for (int j = 0; j < KB; j++)
         if (j >= kb_skip)
             UNROLL for (int i = 0; i < LT; i++)
-                BLOCKS_AT(, dw)[(size_t)(kb0 + j) * length + l0 + i] = acc[j][i];
+                PUT_GRADIENT(dw, (size_t)(kb0 + j) * length + l0 + i, acc[j][i]);
 }

@@ -6,6 +6,7 @@ from clconv.shapes import TensorSpec, blocks, filter_blocks, window_count
 from clconv._core.activation import unactivated
 from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
 from clconv._core.layout import FilterSwap
+from clconv._core.optimizer import WeightGradient
 
 
 class Window:
@@ -164,19 +165,14 @@ class ConvTranspose2d(Layer):
         _launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
 
-class ConvGradW(Layer):
+class ConvGradW(WeightGradient):
     """dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n, c, p*stride - pad + r*dilation, ...]; `spec` is w's."""
 
-    inputs = ("x", "dy")
-    outputs = ("dw",)
     accepts = {"x": ("block", "plain")}
 
     def __init__(self, window, spec):
         self.window = window
         self.spec = spec
-
-    def infer(self, specs):
-        return (self.spec,)
 
     def cost(self, specs, outs, facts):
         return _cost(specs, outs, facts, specs[1].values * self.spec.shape[1] * self.spec.shape[2] * self.spec.shape[3])
@@ -188,7 +184,7 @@ class ConvGradW(Layer):
         return [Choice("direct", (("chunks", chunks),), chunks * self.spec.nbytes(block))]
 
     def record(self, rec, ins, outs, work, choice):
-        x, dy = ins
+        x, dy = ins[:2]
         block = rec.facts.block
         k, c_group, r, s = self.spec.shape
         groups = self.spec.groups
@@ -208,7 +204,8 @@ class ConvGradW(Layer):
             iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, 1)))
             + r * s * rows * (2 + looped(q, looped(min(c, block)) if planar else 0)),
         )
-        launch_sum(rec, work, outs[0], self.spec.elements(block) // block, chunks)
+        total, defines = self.result(ins, outs)
+        launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
 
 
 class ChannelSum(Layer):
@@ -233,12 +230,19 @@ class ChannelSum(Layer):
         args = [ins[0], work, n, k_blocks, p, q, rows]
         rec.launch("conv_grad.cl", "channel_sum", (chunks, k_blocks), args, local_size=(1, 1),
                    iterations=looped(rows, looped(q // 4) + looped(q % 4)))
-        launch_sum(rec, work, outs[0], k_blocks, chunks)
+        launch_sum(rec, work, [outs[0]], k_blocks, chunks)
 
 
-def launch_sum(rec, parts, total, items, chunks):
-    """Records the sum of `chunks` partial sums of `items` vectors each."""
-    rec.launch("conv_grad.cl", "sum_parts", (items,), [parts, total, items, chunks], iterations=looped(chunks))
+def launch_sum(rec, parts, total, items, chunks, defines=None):
+    """Records the sum of `chunks` partial sums of `items` vectors each.
+
+    Args:
+        total, defines: where it goes, see `WeightGradient.result`; a tensor alone is given as [tensor].
+    """
+    rec.launch(
+        "conv_grad.cl", "sum_parts", (items,), [parts, *total, items, chunks], defines=defines,
+        iterations=looped(chunks),
+    )
 
 
 def ceil_div(a, b):

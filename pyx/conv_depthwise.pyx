@@ -162,7 +162,7 @@ class DepthwiseGradW(Layer):
             iterations = looped(r, looped(s, looped(rows, looped(q // 4) + looped(3))))
         rec.launch("conv_depthwise.cl", "conv_depthwise_grad_w", (chunks, c_blocks), args,
                    defines={"TAPS": taps}, local_size=(1, 1), iterations=iterations)
-        launch_sum(rec, work, outs[0], c_blocks * r * s, chunks)
+        launch_sum(rec, work, [outs[0]], c_blocks * r * s, chunks)
 
 
 def _check_channels(who, x, w):

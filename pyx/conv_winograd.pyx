@@ -2,7 +2,9 @@
 
 from clconv.shapes import TensorSpec, blocks
 
+from clconv._core.conv import launch_sum
 from clconv._core.layer import Choice, Cost, Layer, piece_args
+from clconv._core.optimizer import WeightGradient
 
 TILE = 4  # outputs per side of a tile
 POINTS = 36  # products per tile and pair of channels
@@ -88,18 +90,12 @@ class WinogradConv2d(Layer):
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
 
 
-class WinogradGradW(Layer):
+class WinogradGradW(WeightGradient):
     """dw of a 3x3 convolution at stride 1, from x and dy; `spec` is w's."""
-
-    inputs = ("x", "dy")
-    outputs = ("dw",)
 
     def __init__(self, pads, spec):
         self.pads = pads
         self.spec = spec
-
-    def infer(self, specs):
-        return (self.spec,)
 
     def cost(self, specs, outs, facts):
         """Operations of the direct method, so that rates compare."""
@@ -119,7 +115,7 @@ class WinogradGradW(Layer):
         return [Choice("winograd 3x3", (("chunks", chunks), ("workers", workers)), parts + scratch)]
 
     def record(self, rec, ins, outs, work, choice):
-        x, dy = ins
+        x, dy = ins[:2]
         block = rec.facts.block
         chunks, workers = (dict(choice.tiles)[name] for name in ("chunks", "workers"))
         _, k, p, q = dy.spec.shape
@@ -134,7 +130,8 @@ class WinogradGradW(Layer):
         rec.launch("conv_winograd_grad.cl", "winograd_grad_w", (workers,), args,
                    defines={"TB": GRADIENT_TB, "KG": GRADIENT_KG}, local_size=(1,))
         items = self.spec.elements(block) // block
-        rec.launch("conv_grad.cl", "sum_parts", (items,), [parts, outs[0], items, chunks])
+        total, step_defines = self.result(ins, outs)
+        launch_sum(rec, parts, total, items, chunks, step_defines)
 
 
 def tile_count(shape):

@@ -10,6 +10,7 @@ from clconv.shapes import TensorSpec, blocks
 from clconv._core.activation import unactivated
 from clconv._core.conv import ChannelSum
 from clconv._core.layer import Choice, Cost, Layer, looped
+from clconv._core.optimizer import WeightGradient
 
 
 class FullyConnected(Layer):
@@ -40,8 +41,7 @@ class FullyConnected(Layer):
         grad = unactivated(self, emit, values["y"], dy["y"])
         found = {}
         if "x" in wanted:
-            layer = FullyConnectedGradX(TensorSpec(values["x"].spec.shape))
-            found["x"] = emit(layer, grad, emit(RowSwap(), values["w"]))
+            found["x"] = emit(FullyConnectedGradX(TensorSpec(values["x"].spec.shape)), grad, values["w"])
         if "w" in wanted:
             found["w"] = emit(FullyConnectedGradW(values["w"].spec), values["x"], grad)
         if "b" in wanted:
@@ -55,32 +55,12 @@ class FullyConnected(Layer):
         _launch_fc(rec, [x, w, b, outs[0]], x.spec.shape[0], length, w.spec.shape[0], self.activation_args(), choice)
 
 
-class RowSwap(Layer):
-    """Filter (K, C, H, W) -> the matrix (L, K) as a filter of 1x1 taps, L the padded values of an image."""
-
-    inputs = ("w",)
-    accepts = {"w": ("filter",)}
-
-    def infer(self, specs):
-        k, c, h, w = specs[0].shape
-        # Stored as [C blocks * H * W][K blocks][B of k][B of l]: this spec has the right size for any B.
-        return (TensorSpec((c, k, h, w), layout="filter"),)
-
-    def record(self, rec, ins, outs, work, choice):
-        spec, block = ins[0].spec, rec.facts.block
-        k = spec.shape[0]
-        length = spec.elements(block) // (blocks(k, block) * block)
-        items = outs[0].spec.elements(block) // block
-        args = [ins[0], outs[0], items, k, length, k, length, 1, length // block, blocks(k, block)]
-        rec.launch("layout.cl", "filter_swap", (items,), args)
-
-
 class FullyConnectedGradX(Layer):
-    """dx = dy times the swapped weights; `spec` is x's."""
+    """dx[n,c,h,w] = sum over k of dy[n,k] w[k,c,h,w]; `spec` is x's."""
 
-    inputs = ("dy", "swapped")
+    inputs = ("dy", "w")
     outputs = ("dx",)
-    accepts = {"swapped": ("filter",)}
+    accepts = {"w": ("filter",)}
 
     def __init__(self, spec):
         self.spec = spec
@@ -92,30 +72,30 @@ class FullyConnectedGradX(Layer):
         return _cost(specs[0], specs[1], outs[0], facts)
 
     def choices(self, facts, specs, outs):
-        rows = self.spec.elements(facts.block) // (self.spec.shape[0] * facts.block)
-        return [_tile(facts, self.spec.shape[0], rows)]
+        # Neighbouring items of a GPU read neighbouring vectors; elsewhere one item reads several.
+        columns = 1 if facts.work_group > 1 else min(4, facts.block)
+        images = max(1, min(7, specs[0].shape[0], facts.accumulators // columns))
+        return [Choice("direct", (("NT", images), ("LX", columns)))]
 
     def record(self, rec, ins, outs, work, choice):
-        block = rec.facts.block
+        block, tiles = rec.facts.block, dict(choice.tiles)
         batch, k = ins[0].spec.shape[:2]
-        length = self.spec.elements(block) // batch
-        _launch_fc(rec, [*ins, None, outs[0]], batch, blocks(k, block) * block, length, [0, 0.0], choice)
+        length, k_blocks = self.spec.elements(block) // batch, blocks(k, block)
+        items, group = length // tiles["LX"], rec.facts.work_group
+        rec.launch("fc.cl", "fc_grad_x", (items,), [*ins, outs[0], items, batch, length, k_blocks],
+                   defines={**tiles, "WG": group}, local_size=(group,),
+                   iterations=looped(-(-batch // tiles["NT"]), looped(k_blocks)
+                                     + 2 * looped(tiles["NT"], looped(tiles["LX"]))))
 
 
-class FullyConnectedGradW(Layer):
+class FullyConnectedGradW(WeightGradient):
     """dw[k,l] = sum over n of dy[n,k] x[n,l]; `spec` is w's."""
-
-    inputs = ("x", "dy")
-    outputs = ("dw",)
 
     def __init__(self, spec):
         self.spec = spec
 
-    def infer(self, specs):
-        return (self.spec,)
-
     def cost(self, specs, outs, facts):
-        return _cost(specs[0], specs[1], outs[0], facts)
+        return _cost(specs[0], specs[1], self.spec, facts)
 
     def choices(self, facts, specs, outs):
         kb = 2 if blocks(self.spec.shape[0], facts.block) > 1 and facts.block > 4 else 1
@@ -128,9 +108,10 @@ class FullyConnectedGradW(Layer):
         length = self.spec.elements(block) // (k_blocks * block)
         tiles = dict(choice.tiles)
         items, group = length // tiles["LT"], rec.facts.work_group
-        args = [*ins, outs[0], items, ins[0].spec.shape[0], length, k_blocks]
+        result, defines = self.result(ins, outs)
+        args = [*ins[:2], *result, items, ins[0].spec.shape[0], length, k_blocks]
         rec.launch("fc.cl", "fc_grad_w", (items, -(-k_blocks // tiles["KB"])), args,
-                   defines={**tiles, "WG": group}, local_size=(group, 1),
+                   defines={**tiles, **defines, "WG": group}, local_size=(group, 1),
                    iterations=looped(ins[0].spec.shape[0]) + 2 * looped(tiles["KB"], looped(tiles["LT"])))
 
 

@@ -141,7 +141,7 @@ class ImageSum(Layer):
 
     def record(self, rec, ins, outs, work, choice):
         items = outs[0].spec.elements(rec.facts.block) // rec.facts.block
-        launch_sum(rec, ins[0], outs[0], items, ins[0].spec.shape[0])
+        launch_sum(rec, ins[0], [outs[0]], items, ins[0].spec.shape[0])
 
 
 def _cost(specs, outs, weights, batch, facts):

@@ -41,10 +41,10 @@ class Updated:
         self.hyper = {name: HYPER[name] for name in OPTIMIZERS[rule].hyper if name != "rate"}
         graph = Graph()
         (ok,) = graph.add(operators.Finite(), [graph.input("loss", TensorSpec((3,), layout="plain"))], "loss")
-        values = [graph.persist("w", spec, "param"), graph.persist("g", spec, "state")]
+        values = [graph.persist("g", spec, "state"), graph.persist("w", spec, "param")]
         values += [graph.persist(name, spec, "optimizer") for name in self.states]
         values.append(graph.persist("hyper", TensorSpec((operators.HYPERS,), layout="plain"), "control"))
-        graph.add(operators.Update(rule), [*values, ok], "update")
+        graph.add(operators.Update(operators.Step(rule)), [*values, ok], "update")
         graph.prune()
         self.plan = make_plan(graph, session.device.facts)
         self.values = graph.persistent
@@ -64,6 +64,7 @@ class Updated:
         settings[operators.CORRECTION1] = 1 - beta1**number
         settings[operators.CORRECTION2] = 1 - beta2**number
         settings[operators.ENABLED] = enabled
+        settings[[operators.FIRST_PART, operators.LAST_PART]] = 1
         self.session.write("hyper", settings)
         self.session.write("g", g)
         self.session.run(self.plan, {"loss": np.array([1, loss, 1], np.float32)})
@@ -177,14 +178,14 @@ def test_refused() -> None:
     w = TensorSpec((1, 3, 1, 1))
     one, hyper = TensorSpec((1,), layout="plain"), TensorSpec((16,), layout="plain")
     with pytest.raises(ShapeError, match=r"^momentum: state0 1x4x1x1 \(block\) does not fit the weight 1x3"):
-        operators.Update("momentum").infer([w, w, TensorSpec((1, 4, 1, 1)), hyper, one])
+        operators.Update(operators.Step("momentum")).infer([w, w, TensorSpec((1, 4, 1, 1)), hyper, one])
     with pytest.raises(ShapeError, match=r"^sgd: hyper 1 and ok 16 must hold 16 values and 1$"):
-        operators.Update("sgd").infer([w, w, one, hyper])
+        operators.Update(operators.Step("sgd")).infer([w, w, one, hyper])
 
 
 @pytest.mark.parametrize("rule", operators.RULES)
 def test_cost_counts_what_is_read_and_written(device: Device, rule: str) -> None:
-    update, spec = operators.Update(rule), SPECS["filter"]
+    update, spec = operators.Update(operators.Step(rule)), SPECS["filter"]
     states = [spec] * len(operators.RULES[rule])
     cost = update.cost([spec, spec, *states, None, None], [], device.facts)
     assert cost.traffic_bytes == (3 + 2 * len(states)) * spec.nbytes(device.facts.block)

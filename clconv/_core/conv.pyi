@@ -1,6 +1,7 @@
 from typing import Any
 
 from .layer import Layer
+from .optimizer import WeightGradient
 
 class Window:
     kernel: Any
@@ -21,7 +22,7 @@ class ConvTranspose2d(Layer):
     size: Any
     def __init__(self, window: Any, size: Any) -> None: ...
 
-class ConvGradW(Layer):
+class ConvGradW(WeightGradient):
     window: Any
     spec: Any
     def __init__(self, window: Any, spec: Any) -> None: ...

@@ -1,6 +1,7 @@
 from typing import Any
 
 from .layer import Layer
+from .optimizer import WeightGradient
 
 TILE: int
 POINTS: int
@@ -16,7 +17,7 @@ class WinogradConv2d(Layer):
     pads: Any
     def __init__(self, pads: Any) -> None: ...
 
-class WinogradGradW(Layer):
+class WinogradGradW(WeightGradient):
     pads: Any
     spec: Any
     def __init__(self, pads: Any, spec: Any) -> None: ...

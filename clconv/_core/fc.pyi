@@ -1,14 +1,14 @@
 from typing import Any
 
 from .layer import Layer
+from .optimizer import WeightGradient
 
 class FullyConnected(Layer): ...
-class RowSwap(Layer): ...
 
 class FullyConnectedGradX(Layer):
     spec: Any
     def __init__(self, spec: Any) -> None: ...
 
-class FullyConnectedGradW(Layer):
+class FullyConnectedGradW(WeightGradient):
     spec: Any
     def __init__(self, spec: Any) -> None: ...

@@ -5,9 +5,20 @@ from .concat import read_pieces
 from .fold import fold_batchnorm
 from .fuse import fuse_activations
 from .layout import convert_layouts
+from .masks import move_masks
+from .step import fuse_updates
 from .winograd import use_winograd
 
-__all__ = ["convert_layouts", "fold_batchnorm", "for_inference", "fuse_activations", "read_pieces", "use_winograd"]
+__all__ = [
+    "convert_layouts",
+    "fold_batchnorm",
+    "for_inference",
+    "fuse_activations",
+    "fuse_updates",
+    "move_masks",
+    "read_pieces",
+    "use_winograd",
+]
 
 
 def for_inference(graph: Graph, block: int, *, fold: bool = True) -> None:

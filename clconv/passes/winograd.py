@@ -72,7 +72,7 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
 def _replace_gradient(node: Node) -> None:
     """The weight gradient, where tiles of 4x4 cover dy without much waste."""
     layer = node.layer
-    x, dy = node.inputs
+    x, dy = node.inputs[:2]
     assert isinstance(layer, ConvGradW) and isinstance(x, Value) and isinstance(dy, Value)
     window, spec = layer.window, layer.spec
     if _unfit(window, spec) or x.spec.layout == "plain":
@@ -80,6 +80,8 @@ def _replace_gradient(node: Node) -> None:
     products, direct = 36 * tile_count(dy.spec.shape), 9 * dy.spec.values // dy.spec.shape[1]
     if products < GAIN * direct and dy.spec.values // dy.spec.shape[1] >= LEAST_PIXELS:
         node.layer = WinogradGradW(window.pads, spec)
+        if layer.step is not None:
+            node.layer = node.layer.stepping(layer.step)
 
 
 def _unfit(window: Any, spec: TensorSpec) -> bool:

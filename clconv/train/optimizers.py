@@ -39,7 +39,8 @@ class Optimizer:
 
     def hyper(self, rate: float, step: int) -> Array:
         """What the kernels read at a step (counted from 1) with a rate."""
-        values = np.zeros(16, np.float32)
+        values = np.zeros(kernels.HYPERS, np.float32)
+        values[[kernels.FIRST_PART, kernels.LAST_PART]] = 1
         values[kernels.RATE] = rate
         values[kernels.WEIGHT_DECAY] = self.weight_decay
         values[kernels.ENABLED] = 1

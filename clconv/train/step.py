@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import passes
 from .._core import loss as losses
-from .._core.optimizer import Finite, Update
+from .._core.optimizer import Finite, Step, Update
 from ..autodiff import differentiate
 from ..errors import ArgumentError
 from ..graph import Graph, Value
@@ -36,12 +36,14 @@ def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer
 
     def update(weight: Value, gradient: Value) -> None:
         states = [graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer") for s in optimizer.states]
-        graph.add(Update(optimizer.rule), [weight, gradient, *states, hyper, ok], weight.name.rpartition(".")[0])
+        graph.add(Update(Step(optimizer.rule)), [gradient, weight, *states, hyper, ok], weight.name.rpartition(".")[0])
 
     weights = [value for value in graph.persistent.values() if value.role == "param"]
     differentiate(graph, {scores: dscores}, weights, update)
     graph.outputs = {"loss": loss_value, "correct": correct}
+    passes.move_masks(graph)
     passes.convert_layouts(graph)
+    passes.fuse_updates(graph)
     graph.prune()
     return graph
 
