@@ -21,8 +21,14 @@ from ..errors import ModelFileError
 from ..files import replacing
 from ..nn.network import Network
 from ..packing import Array
+from .mapped import array_in, map_file
 from .onnx_network import FORMAT_KEY, OnnxNetwork
 
+MAPPED_TYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+}
 DESCRIPTION, METADATA, TRAINING = "clconv", "clconv.metadata", "clconv.training"
 
 
@@ -118,10 +124,19 @@ def _check_is_file(path: str | os.PathLike[str]) -> None:
 
 
 def _read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """All tensors of a safetensors file, and its texts."""
+    """All tensors of a safetensors file, read-only where they lie in it, and its texts."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with safe_open(path, framework="numpy") as file:  # checks that all offsets lie in the file
+            data = map_file(Path(path))
+            start = 8 + int.from_bytes(data[:8], "little")
+            places = json.loads(data[8:start])
+            tensors = {}
+            for name in file.keys():  # noqa: SIM118  # no dictionary
+                dtype, at = places[name]["dtype"], start + places[name]["data_offsets"][0]
+                mapped = MAPPED_TYPES.get(dtype)
+                shape = tuple(places[name]["shape"])
+                tensors[name] = array_in(data, mapped, shape, at) if mapped is not None else file.get_tensor(name)
+            return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a readable safetensors file, or cut off: {error}") from error
 

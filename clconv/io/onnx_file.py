@@ -11,14 +11,20 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..errors import ModelFileError
 from ..packing import Array
+from .mapped import array_in, map_file
+from .onnx_external import Folder, external_array
+from .onnx_scan import without_large
 
 LIMIT_BYTES = 1 << 31  # of a file, which is protobuf's own limit, and of one tensor
+MAP_BYTES = 1 << 20  # files from here on are mapped, so that their weights are read when they are needed
+FLOAT32 = np.dtype(np.float32)
 OLDEST_OPSET = 6
 MAX_DEPTH = 8  # of conditions inside conditions
 DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
@@ -123,22 +129,34 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
         raise ModelFileError(
             f"{path}: {size} bytes are more than an ONNX file can have (2 GiB, larger weights lie beside it)"
         )
+    mapped: dict[int, Array] = {}
     try:
-        content = file.read_bytes()
+        if size < MAP_BYTES:
+            content = file.read_bytes()
+        else:
+            data = map_file(file)
+            content, spans = without_large(data)
+            mapped = {i: array_in(data, FLOAT32, ((last - first) // 4,), first) for i, (first, last) in spans.items()}
+        proto = onnx.ModelProto.FromString(content)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        proto = onnx.ModelProto.FromString(content)
     except Exception as error:  # protobuf's DecodeError, whose class depends on its implementation
         raise ModelFileError(f"{path}: not an ONNX file, or cut off: {error}") from error
-    return parse_model(proto, str(path), file.parent)
+    return parse_model(proto, str(path), file.parent, mapped=mapped)
 
 
-def parse_model(proto: Any, where: str, folder: Path | None = None, absent: Collection[str] = frozenset()) -> OnnxModel:
+def parse_model(
+    proto: Any,
+    where: str,
+    folder: Path | None = None,
+    absent: Collection[str] = frozenset(),
+    mapped: Mapping[int, Array] = MappingProxyType({}),
+) -> OnnxModel:
     """A model from its protobuf message.
 
     Args:
         folder: where external data may lie. absent: initializers whose contents come from elsewhere; zeros here.
+        mapped: contents of initializers, by position, that the message does not hold: bytes of the file itself.
 
     Raises:
         ModelFileError: see `read_onnx`.
@@ -152,20 +170,21 @@ def parse_model(proto: Any, where: str, folder: Path | None = None, absent: Coll
         raise ModelFileError(
             f"{where}: opset {opsets['']} is not supported; {OLDEST_OPSET} is the oldest (onnx.version_converter helps)"
         )
+    beside = None if folder is None else Folder(folder)
     arrays = {}
-    for tensor in graph.initializer:
+    for i, tensor in enumerate(graph.initializer):
         _check_name(tensor.name, where)
         if tensor.name in absent:
             arrays[tensor.name] = np.broadcast_to(np.zeros((), tensor_type(tensor, where)), _shape(tensor, where))
         else:
-            arrays[tensor.name] = tensor_array(tensor, where, folder)
+            arrays[tensor.name] = tensor_array(tensor, where, beside, mapped.get(i))
     if graph.sparse_initializer:
         raise ModelFileError(f"{where}: sparse initializers are not supported")
     inputs = [_port(info, where) for info in graph.input if info.name not in arrays]
     outputs = [_port(info, where) for info in graph.output]
     if not outputs:
         raise ModelFileError(f"{where}: the model has no output")
-    nodes = [_node(node, where, folder) for node in graph.node]
+    nodes = [_node(node, where, beside) for node in graph.node]
     nodes = _sorted(nodes, {*arrays, *(port.name for port in inputs)}, [port.name for port in outputs], where)
     metadata = {item.key: item.value for item in proto.metadata_props}
     return OnnxModel(where, nodes, arrays, inputs, outputs, opsets, metadata, _skeleton(onnx, proto))
@@ -194,8 +213,11 @@ def _copy_fields(target: Any, source: Any, without: str) -> None:
             setattr(target, name, value)
 
 
-def tensor_array(tensor: Any, where: str, folder: Path | None) -> Array:
+def tensor_array(tensor: Any, where: str, folder: Folder | None, mapped: Array | None = None) -> Array:
     """The array of a TensorProto, its size checked against the bytes that are there.
+
+    Args:
+        mapped: its contents, where they lie in the file and not in the message.
 
     Raises:
         ModelFileError: a type without numbers, a size that the data do not have, or data elsewhere.
@@ -204,12 +226,16 @@ def tensor_array(tensor: Any, where: str, folder: Path | None) -> Array:
     label = f"{where}: tensor {tensor.name!r}"
     dtype, shape = tensor_type(tensor, where), _shape(tensor, where)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return _external(tensor, label, shape, dtype, folder)
-    if tensor.HasField("raw_data") and dtype.itemsize * math.prod(shape) != len(tensor.raw_data) and dtype.kind != "V":
+        return external_array({item.key: item.value for item in tensor.external_data}, label, shape, dtype, folder)
+    there = len(tensor.raw_data) if mapped is None else mapped.nbytes
+    inside = tensor.HasField("raw_data") or mapped is not None
+    if inside and dtype.itemsize * math.prod(shape) != there and dtype.kind != "V":
         raise ModelFileError(
             f"{label}: the shape {shape} of {dtype} needs {dtype.itemsize * math.prod(shape)} bytes, "
-            f"but {len(tensor.raw_data)} are there"
+            f"but {there} are there"
         )
+    if mapped is not None:
+        return mapped.reshape(shape)
     try:
         array: Array = onnx.numpy_helper.to_array(tensor)
     except Exception as error:  # damaged data make the package raise anything
@@ -240,43 +266,6 @@ def _shape(tensor: Any, where: str) -> tuple[int, ...]:
     return shape
 
 
-def _external(tensor: Any, label: str, shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path | None) -> Array:
-    """Data in a file beside the model."""
-    given = {item.key: item.value for item in tensor.external_data}
-    location = given.get("location", "")
-    if folder is None or not location:
-        raise ModelFileError(f"{label}: its data lie in another file ({location!r}); load the model from its file")
-    path = _inside(folder, location, label)
-    try:
-        offset, needed = int(given.get("offset", 0)), math.prod(shape) * dtype.itemsize
-        length = int(given.get("length", needed))
-    except ValueError as error:
-        raise ModelFileError(f"{label}: offset or length of its external data are no numbers") from error
-    there = path.stat().st_size
-    if length != needed or offset < 0 or offset + length > there:
-        raise ModelFileError(
-            f"{label}: {needed} bytes are needed from offset {offset} of {location!r}; "
-            f"{length} are announced and the file has {there}"
-        )
-    try:
-        return np.fromfile(path, dtype.newbyteorder("<"), math.prod(shape), offset=offset).reshape(shape)
-    except OSError as error:
-        raise ModelFileError(f"{label}: {location!r} cannot be read: {error.strerror}") from error
-
-
-def _inside(folder: Path, location: str, label: str) -> Path:
-    """The file that external data name, if it lies in the model's folder, links followed."""
-    windows = PureWindowsPath(location)
-    if windows.is_absolute() or windows.drive or location.startswith("/") or ".." in windows.parts or "\0" in location:
-        raise ModelFileError(f"{label}: external data at {location!r}: only files in the model's folder are read")
-    path, root = (folder / location).resolve(), folder.resolve()
-    if not path.is_relative_to(root):
-        raise ModelFileError(f"{label}: external data at {location!r} lead out of the model's folder")
-    if not path.is_file():
-        raise ModelFileError(f"{label}: its external data {location!r} are missing")
-    return path
-
-
 def _check_name(name: str, where: str) -> None:
     """Refuses tensor names that would climb out of a folder where weights are kept as files by name."""
     parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
@@ -304,7 +293,7 @@ def _port(info: Any, where: str) -> Port:
     return Port(info.name, dtype, tuple(dims))
 
 
-def _node(node: Any, where: str, folder: Path | None, depth: int = 0) -> OnnxNode:
+def _node(node: Any, where: str, folder: Folder | None, depth: int = 0) -> OnnxNode:
     onnx = onnx_package()
     kinds = onnx.AttributeProto
     attributes: dict[str, Any] = {}
@@ -332,7 +321,7 @@ def _node(node: Any, where: str, folder: Path | None, depth: int = 0) -> OnnxNod
     return OnnxNode(node.op_type, node.domain, node.name, inputs, tuple(node.output), attributes)
 
 
-def _branch(graph: Any, where: str, folder: Path | None, depth: int) -> Branch:
+def _branch(graph: Any, where: str, folder: Folder | None, depth: int) -> Branch:
     if depth > MAX_DEPTH:
         raise ModelFileError(f"{where}: conditions are nested more than {MAX_DEPTH} deep")
     arrays = {tensor.name: tensor_array(tensor, where, folder) for tensor in graph.initializer}
