@@ -170,22 +170,29 @@ static inline VF activation_slope(VF y, int activation, float slope)
 }
 
 // An input of up to 4 pieces along the channels, read as one tensor (virtual concatenation). All but the last
-// piece fill their blocks. name##_end[i]: channel blocks up to and including piece i.
+// piece fill their blocks. name##_end[i]: channel blocks up to and including piece i; name##_plane[i]: pixels from one
+// channel block of piece i to the next (more than are read where the tensor is a strip of rows of a larger one).
 #ifndef PIECES
 #define PIECES 1
 #endif
 #if PIECES == 1
-#define PIECES_OF(name) TENSOR(const, name##0), int name##_end0
-#define PIECE_BLOCK(name, n, cb, hw) (AT(name##0) + ((size_t)(n) * name##_end0 + (cb)) * (hw) * B)
+#define PIECES_OF(name) TENSOR(const, name##0), int name##_end0, int name##_plane0
+#define PIECE_BLOCK(name, n, cb) (AT(name##0) + ((size_t)(n) * name##_end0 + (cb)) * name##_plane0 * B)
 #else
-#define PIECES_OF(name)                                                                                      \
-    TENSOR(const, name##0), int name##_end0, TENSOR(const, name##1), int name##_end1, TENSOR(const, name##2), \
-        int name##_end2, TENSOR(const, name##3), int name##_end3
-#define PIECE_AT(name, i, n, cb, hw, begin) \
-    (AT(name##i) + ((size_t)(n) * (name##_end##i - (begin)) + (cb) - (begin)) * (hw) * B)
-#define PIECE_BLOCK(name, n, cb, hw)                                              \
-    ((cb) < name##_end0   ? PIECE_AT(name, 0, n, cb, hw, 0)                       \
-     : (cb) < name##_end1 ? PIECE_AT(name, 1, n, cb, hw, name##_end0)             \
-     : (cb) < name##_end2 ? PIECE_AT(name, 2, n, cb, hw, name##_end1)             \
-                          : PIECE_AT(name, 3, n, cb, hw, name##_end2))
+#define PIECES_OF(name)                                                                             \
+    TENSOR(const, name##0), int name##_end0, int name##_plane0, TENSOR(const, name##1), int name##_end1, \
+        int name##_plane1, TENSOR(const, name##2), int name##_end2, int name##_plane2,                \
+        TENSOR(const, name##3), int name##_end3, int name##_plane3
+#define PIECE_AT(name, i, n, cb, begin) \
+    (AT(name##i) + ((size_t)(n) * (name##_end##i - (begin)) + (cb) - (begin)) * name##_plane##i * B)
+#define PIECE_BLOCK(name, n, cb)                                              \
+    ((cb) < name##_end0   ? PIECE_AT(name, 0, n, cb, 0)                       \
+     : (cb) < name##_end1 ? PIECE_AT(name, 1, n, cb, name##_end0)             \
+     : (cb) < name##_end2 ? PIECE_AT(name, 2, n, cb, name##_end1)             \
+                          : PIECE_AT(name, 3, n, cb, name##_end2))
 #endif
+
+// An output of which only some rows or channel blocks may be written: name##_plane as above, name##_depth: channel blocks
+// from one image to the next.
+#define OUTPUT(name) TENSOR(, name), int name##_plane, int name##_depth
+#define OUTPUT_BLOCK(name, n, cb) (BLOCKS_AT(, name) + ((size_t)(n) * name##_depth + (cb)) * name##_plane)

@@ -72,7 +72,7 @@
         }
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_depthwise(
-    PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int channels, int h_in, int w_in,
+    PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), OUTPUT(y), int items, int channels, int h_in, int w_in,
     int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int pad_top, int pad_left, int dilation_h,
     int dilation_w, int flip, int chunks, int rows, int spans, int tiles, int tiles_per_item, int activation,
     float slope)
@@ -83,7 +83,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     const int span = item % spans, chunk = item / spans % chunks, plane = item / spans / chunks;
     const int c_blocks = BLOCKS(channels), n = plane / c_blocks, cb = plane % c_blocks;
     const int p_end = min(p_out, (chunk + 1) * rows), tile_end = min(tiles, (span + 1) * tiles_per_item);
-    __global const VF *block = (__global const VF *)PIECE_BLOCK(x, n, cb, h_in * w_in);
+    __global const VF *block = (__global const VF *)PIECE_BLOCK(x, n, cb);
     __global const VF *taps = BLOCKS_AT(const, w) + (size_t)cb * kernel_h * kernel_w;
     const VF shift = bias_buffer ? BLOCKS_AT(const, bias)[cb] : (VF)(0);
 #if TAPS
@@ -95,7 +95,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     const int reach = (WT - 1) * STRIDE_W + (kernel_w - 1) * dilation_w + 1;
 #endif
     for (int p = chunk * rows; p < p_end; p++) {
-        __global VF *out = BLOCKS_AT(, y) + ((size_t)plane * p_out + p) * q_out;
+        __global VF *out = OUTPUT_BLOCK(y, n, cb) + p * q_out;
         for (int t = span * tiles_per_item; t < tile_end; t++) {
             const int q0 = t * WT, column = q0 * STRIDE_W - pad_left;
             const bool inside = column >= 0 && column + reach <= w_in;

@@ -1,10 +1,11 @@
 // conv_direct.cl -- convolution and its transpose, direct, any kernel, stride, padding, dilation and groups.
 //
-//   conv_direct   y[n,k,p,q] = f(b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, p*stride - pad + r*dilation, ...])
+//   conv_direct   y[n,k,p,q] = f(residual + b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, p*stride - pad + r*dilation, ...])
 //                 TRANSPOSED: y[n,k,h,w] gathers every x[n,c,p,q] with p*stride - pad + r*dilation = h, likewise w;
 //                 the same kernel computes the input gradient of a convolution.
 //
-// Tensors   x [N][C/B][H][W][B], or with PLANAR [N][C][H][W]; w filter blocks; bias [K/B][B]; y [N][K/B][P][Q][B]
+// Tensors   x [N][C/B][H][W][B], or with PLANAR [N][C][H][W]; w filter blocks; bias [K/B][B];
+//           y, residual [N][K/B][P][Q][B], residual optional and possibly y itself
 // Tile      one work-item: WT outputs of a row (STEP apart when TRANSPOSED) times KB blocks of output channels
 // Launch    global (N * P * tiles per row, output blocks / KB); work-group (WG, 1)
 // Tunables  WT  outputs per item (default 7)       KB  output channel blocks per item (default 2);
@@ -37,7 +38,7 @@
 // Distance in x between pixels and between the channels of a block; the same in the padded copy.
 #if PLANAR
 #define PIXEL 1
-#define CHANNEL plane
+#define CHANNEL x_plane0
 #define COPY_PIXEL 1
 #define COPY_CHANNEL WT
 #else
@@ -73,15 +74,14 @@
 #endif
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_direct(
-    PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(, y), int items, int c_total, int h_in, int w_in,
-    int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
+    PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
+    int items, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
     int pad_left, int dilation_h, int dilation_w, int filter_depth, int k_per_group, int c_per_group, int tiles,
     int activation, float slope)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
-    const int plane = h_in * w_in;
     const int k_blocks = BLOCKS(k_total), c_blocks = BLOCKS(c_total);
     const int kb0 = min((int)get_global_id(1) * KB, max(k_blocks - KB, 0));
     const int kb_skip = get_global_id(1) * KB - kb0;
@@ -109,9 +109,9 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
         const int cb = cb0 + depth;
         const int channels = min(B, c_total - cb * B);
 #if PLANAR
-        __global const real *block = AT(x0) + ((size_t)n * c_total + cb * B) * plane;
+        __global const real *block = AT(x0) + ((size_t)n * c_total + cb * B) * x_plane0;
 #else
-        __global const real *block = PIECE_BLOCK(x, n, cb, plane);
+        __global const real *block = PIECE_BLOCK(x, n, cb);
 #endif
         for (int r = 0; r < kernel_h; r++) {
 #if TRANSPOSED
@@ -160,11 +160,15 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
         if (j < kb_skip || kb >= k_blocks)
             continue;
         const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0);
-        __global VF *out = BLOCKS_AT(, y) + (((size_t)n * k_blocks + kb) * p_out + p) * q_out;
+        __global VF *out = OUTPUT_BLOCK(y, n, kb) + p * q_out;
+        __global const VF *add = BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + p * q_out;
         UNROLL for (int i = 0; i < WT; i++) {
             const int q = q0 + i * step;
             if (q < q_out) {
-                VF result = activate(acc[j][i] + offset, activation, slope);
+                VF result = acc[j][i] + offset;
+                if (residual_buffer)
+                    result += add[q];
+                result = activate(result, activation, slope);
                 out[q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
             }
         }

@@ -1,7 +1,7 @@
 // conv_winograd.cl -- 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products per 16 outputs, not 144.
 //
 //   winograd_filter   u = G w G^T for each pair of channels, once per weight; FLIP: taps reversed (input gradient)
-//   winograd_conv     y = f(b + A^T [ sum over c of u (B^T d B) ] A), fused per block of tiles
+//   winograd_conv     y = f(residual + b + A^T [ sum over c of u (B^T d B) ] A), fused per block of tiles
 //
 // Tensors   w filter blocks; u [36][ceil(K/2B)][C][2][B]; x, y channel blocks; bias [K/B][B];
 //           scratch: per work-item 36 * block_tiles * (C + KC*B) values, C padded to blocks
@@ -73,11 +73,11 @@ static inline void output_4(const VF m0, const VF m1, const VF m2, const VF m3, 
 }
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
-    PIECES_OF(x), TENSOR(const, u), TENSOR(const, bias), TENSOR(, y), TENSOR(, scratch), int tiles, int tiles_h,
-    int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left,
+    PIECES_OF(x), TENSOR(const, u), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
+    TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left,
     int tile_blocks, int block_tiles, int shares, int activation, float slope)
 {
-    const int worker = get_global_id(0), workers = get_global_size(0), plane = h_in * w_in;
+    const int worker = get_global_id(0), workers = get_global_size(0);
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), pairs = (k_blocks + 1) / 2;
     __global VF *spectra = BLOCKS_AT(, scratch) + (size_t)worker * 36 * block_tiles * (c_blocks + KC);
     __global VF *products = spectra + (size_t)36 * block_tiles * c_blocks;
@@ -87,7 +87,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
             for (int t = 0; t < count; t++) {
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                 const int row = tile / tiles_w % tiles_h * 4 - pad_top, col = tile % tiles_w * 4 - pad_left;
-                transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb, plane), row, col, h_in, w_in,
+                transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb), row, col, h_in, w_in,
                                      spectra + (size_t)cb * block_tiles + t, (size_t)c_blocks * block_tiles);
             }
         // Output blocks in shares of whole pairs, KC at a time.
@@ -136,14 +136,19 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                         output_4(m[i * s], m[(6 + i) * s], m[(12 + i) * s], m[(18 + i) * s], m[(24 + i) * s],
                                  m[(30 + i) * s], half_way + i, 6);
                     }
-                    __global VF *out = BLOCKS_AT(, y) + (((size_t)n * k_blocks + kb0 + j) * p_out + row) * q_out + col;
+                    __global VF *out = OUTPUT_BLOCK(y, n, kb0 + j) + row * q_out + col;
+                    __global const VF *add = BLOCKS_AT(const, residual) +
+                                             ((size_t)n * y_depth + kb0 + j) * residual_plane + row * q_out + col;
                     UNROLL for (int p = 0; p < 4; p++) {
                         VF results[4];
                         __private VF *r = half_way + 6 * p;
                         output_4(r[0], r[1], r[2], r[3], r[4], r[5], results, 1);
                         if (row + p < p_out) {
                             UNROLL for (int q = 0; q < 4; q++) {
-                                VF result = activate(results[q] + offset, activation, slope);
+                                VF result = results[q] + offset;
+                                if (residual_buffer && col + q < q_out)
+                                    result += add[p * q_out + q];
+                                result = activate(result, activation, slope);
                                 if (activation == SIGMOID)
                                     result = keep_channels(result, kb0 + j, k_total);
                                 if (col + q < q_out)

@@ -1,6 +1,6 @@
 // elementwise.cl -- sums of tensors of one shape, and concatenation along the channels.
 //
-//   add           y = f(a + b)                                     work-item: one VF
+//   add           y = f(a + b); 2-D: pixels, then images and blocks  work-item: one VF
 //   copy_channels copies channels [first, first + count) of x to channels [at, at + count) of y, any alignment
 //                 to blocks; channels from `count` up to `written` are zeroed   work-item: one value written
 //
@@ -8,16 +8,19 @@
 
 #include "common.h"
 
-__kernel void add(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int items, int channels, int plane, int kind,
-                  float slope)
+// a_plane, b_plane, y_plane: pixels from one channel block to the next
+__kernel void add(TENSOR(const, a), int a_plane, TENSOR(const, b), int b_plane, TENSOR(, y), int y_plane, int items,
+                  int channels, int kind, float slope)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
-    VF result = activate(BLOCKS_AT(const, a)[item] + BLOCKS_AT(const, b)[item], kind, slope);
+    const size_t block = get_global_id(1);
+    const VF sum = BLOCKS_AT(const, a)[block * a_plane + item] + BLOCKS_AT(const, b)[block * b_plane + item];
+    VF result = activate(sum, kind, slope);
     if (kind == SIGMOID)
-        result = keep_channels(result, item / plane % BLOCKS(channels), channels);
-    BLOCKS_AT(, y)[item] = result;
+        result = keep_channels(result, block % BLOCKS(channels), channels);
+    BLOCKS_AT(, y)[block * y_plane + item] = result;
 }
 
 __kernel void copy_channels(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int y_channels, int plane,

@@ -4,6 +4,7 @@
 //   to_plain      the inverse                                       work-item: one block of one pixel
 //   flatten       blocks (N, C, H, W) -> blocks (N, C*H*W, 1, 1) in NCHW order; a gather
 //   unflatten     its inverse, which is also its gradient
+//   shift_rows    moves rows of every channel block towards its first, in place; work-item: one block of one column
 //   filter_swap   filter (K, C/g, R, S) -> filter (C, K/g, R, S): input and output channels change places
 //
 // Launch    1-D over work-items as named, any work-group size; the guard is `items`
@@ -87,4 +88,14 @@ __kernel void filter_swap(TENSOR(const, w), TENSOR(, swapped), int items, int k_
         const size_t source = (((size_t)kb * depth + cb - first) * taps + tap) * B + lane;
         target[lane] = owned ? AT(w)[source * B + k % B] : 0;
     }
+}
+
+__kernel void shift_rows(TENSOR(, x), int items, int width, int plane, int from, int to, int rows)
+{
+    const int item = get_global_id(0); // [n][cb][column]: columns are moved by one work-item each, whose rows may overlap
+    if (item >= items)
+        return;
+    __global VF *column = BLOCKS_AT(, x) + (size_t)(item / width) * plane + item % width;
+    for (int row = 0; row < rows; row++)
+        column[(size_t)(to + row) * width] = column[(size_t)(from + row) * width];
 }

@@ -71,23 +71,23 @@ static inline VF sum_across(const VF *ring, int before)
     UNROLL for (int b = 0; b + 1 < RING; b++) \
         (ring)[b] = (ring)[b + 1];
 
-KERNEL void lrn_across(TENSOR(const, x), TENSOR(, y), int items, int blocks, int plane, int runs, float k, float share,
-                       float beta)
+// x_plane, y_plane: pixels from one channel block to the next; `plane` of them are there
+KERNEL void lrn_across(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int blocks, int plane,
+                       int runs, float k, float share, float beta)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
     const int first = item % runs * RUN, n = item / runs, count = min(RUN, plane - first);
-    const size_t start = (size_t)n * blocks * plane + first;
-    __global const VF *source = BLOCKS_AT(const, x) + start;
-    __global VF *target = BLOCKS_AT(, y) + start;
+    __global const VF *source = BLOCKS_AT(const, x) + (size_t)n * blocks * x_plane + first;
+    __global VF *target = BLOCKS_AT(, y) + (size_t)n * blocks * y_plane + first;
     VF squares[RUN][RING];
     for (int i = 0; i < RUN; i++)
         UNROLL for (int b = 0; b < RING; b++)
             squares[i][b] = (VF)(0);
     for (int ahead = 0; ahead < blocks + REACH; ahead++) {
         for (int i = 0; i < count; i++) {
-            const VF value = ahead < blocks ? source[(size_t)ahead * plane + i] : (VF)(0);
+            const VF value = ahead < blocks ? source[(size_t)ahead * x_plane + i] : (VF)(0);
             ADVANCE(squares[i])
             squares[i][RING - 1] = value * value;
         }
@@ -96,7 +96,7 @@ KERNEL void lrn_across(TENSOR(const, x), TENSOR(, y), int items, int blocks, int
             continue;
         for (int i = 0; i < count; i++) {
             const VF s = fma((VF)(share), sum_across(squares[i], BEFORE), (VF)(k));
-            target[(size_t)cb * plane + i] = source[(size_t)cb * plane + i] * inverse_power(s, beta);
+            target[(size_t)cb * y_plane + i] = source[(size_t)cb * x_plane + i] * inverse_power(s, beta);
         }
     }
 }

@@ -91,7 +91,7 @@ static inline void reduce(VF tap, int place, VF *result, VI *places)
 }
 
 // low_*, high_*: the rows and columns that a mean counts; may include padding
-__kernel GROUPED void pool(PIECES_OF(x), TENSOR(, y), TENSOR_OF(, PLACE, argmax), int items, int c_blocks, int h_in,
+__kernel GROUPED void pool(PIECES_OF(x), OUTPUT(y), TENSOR_OF(, PLACE, argmax), int items, int c_blocks, int h_in,
                            int w_in, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w,
                            int pad_top, int pad_left, int low_h, int high_h, int low_w, int high_w, int rows,
                            int cols)
@@ -103,11 +103,13 @@ __kernel GROUPED void pool(PIECES_OF(x), TENSOR(, y), TENSOR_OF(, PLACE, argmax)
     const int q_begin = item % across * cols, q_end = min(q_begin + cols, q_out);
     const int p_begin = item / across % down * rows, p_end = min(p_begin + rows, p_out);
     const int n_cb = item / across / down, n = n_cb / c_blocks, cb = n_cb % c_blocks;
-    __global const VF *image = (__global const VF *)PIECE_BLOCK(x, n, cb, (size_t)h_in * w_in);
+    __global const VF *image = (__global const VF *)PIECE_BLOCK(x, n, cb);
 
     for (int p = p_begin; p < p_end; p++) {
         const int h = p * stride_h - pad_top, r_begin = max(0, -h), r_end = min(kernel_h, h_in - h);
+#if ARGMAX
         const size_t out = ((size_t)n_cb * p_out + p) * q_out;
+#endif
         for (int q = q_begin; q < q_end; q++) {
             const int w = q * SW - pad_left, s_begin = max(0, -w), s_end = min(KW, w_in - w);
             VF result = (VF)(KIND == MAXIMUM ? -INFINITY : 0.0f);
@@ -126,7 +128,7 @@ __kernel GROUPED void pool(PIECES_OF(x), TENSOR(, y), TENSOR_OF(, PLACE, argmax)
 #elif KIND == NORM
             result = sqrt(result);
 #endif
-            BLOCKS_AT(, y)[out + q] = result;
+            OUTPUT_BLOCK(y, n, cb)[p * q_out + q] = result;
 #if ARGMAX
             PLACES_AT(, argmax)[out + q] = STORED(places);
 #endif
@@ -206,7 +208,7 @@ __kernel GROUPED void global_mean(PIECES_OF(x), TENSOR(, y), int items, int c_bl
         return;
     const int length = (plane + chunks - 1) / chunks, n_cb = item / chunks;
     const int begin = item % chunks * length, end = min(begin + length, plane);
-    __global const VF *image = (__global const VF *)PIECE_BLOCK(x, n_cb / c_blocks, n_cb % c_blocks, (size_t)plane);
+    __global const VF *image = (__global const VF *)PIECE_BLOCK(x, n_cb / c_blocks, n_cb % c_blocks);
     VF sum[4] = {(VF)(0), (VF)(0), (VF)(0), (VF)(0)};
     int pixel = begin;
     for (; pixel + 4 <= end; pixel += 4) {

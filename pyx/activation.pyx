@@ -1,6 +1,8 @@
 """Activations as layers of their own; where they can, convolutions and sums apply them in their epilogue."""
 
-from clconv._core.layer import Layer
+from clconv.shapes import blocks
+
+from clconv._core.layer import Layer, plane_of
 
 
 class Activation(Layer):
@@ -8,6 +10,7 @@ class Activation(Layer):
 
     keeps = ("y",)
     inplace = {"y": ("x",)}
+    strips = 1
 
     def __init__(self, activation, slope=0.0):
         self.activation = activation
@@ -17,10 +20,9 @@ class Activation(Layer):
         return {"x": unactivated(self, emit, values["y"], dy["y"])}
 
     def record(self, rec, ins, outs, work, choice):
-        _, c, h, w = outs[0].spec.shape
-        items = outs[0].spec.elements(rec.facts.block) // rec.facts.block
-        args = [ins[0], outs[0], items, c, h * w, *self.activation_args()]
-        rec.launch("activation.cl", "activation", (items,), args)
+        n, c, h, w = outs[0].spec.shape
+        args = [ins[0], plane_of(ins[0]), outs[0], plane_of(outs[0]), h * w, c, *self.activation_args()]
+        rec.launch("activation.cl", "activation", (h * w, n * blocks(c, rec.facts.block)), args)
 
 
 class ActivationGrad(Layer):

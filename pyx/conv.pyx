@@ -1,49 +1,25 @@
 """Convolution and its transpose, with their gradients."""
 
 from clconv.errors import ShapeError
-from clconv.shapes import TensorSpec, blocks, filter_blocks, window_count
+from clconv.shapes import TensorSpec, blocks, filter_blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
+from clconv._core.layer import Choice, Cost, Layer, Residual, looped, output_args, piece_args, residual_args
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
+from clconv._core.window import Window
 
 
-class Window:
-    """A sliding window: sizes and steps as (rows, cols), pads as ((top, bottom), (left, right))."""
-
-    def __init__(self, kernel, stride=(1, 1), pads=((0, 0), (0, 0)), dilation=(1, 1), rounding="exact"):
-        self.kernel = kernel
-        self.stride = stride
-        self.pads = pads
-        self.dilation = dilation
-        self.rounding = rounding
-
-    def output(self, who, shape):
-        """(rows, cols) of windows over an input of shape (N, C, H, W)."""
-        return tuple(
-            window_count(
-                shape[2 + axis], self.kernel[axis], stride=self.stride[axis], pad=self.pads[axis],
-                dilation=self.dilation[axis], rounding=self.rounding, who=who,
-            )
-            for axis in (0, 1)
-        )
-
-    def args(self):
-        """Kernel arguments: kernel, stride, leading pads, dilation."""
-        return [*self.kernel, *self.stride, self.pads[0][0], self.pads[1][0], *self.dilation]
-
-
-class Conv2d(Layer):
+class Conv2d(Residual):
     """y[n,k,p,q] = f(b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, p*stride - pad + r*dilation, ...]).
 
     Operands: x (N, C, H, W) in channel blocks or planar; w a filter (K, C/g, R, S); b (1, K, 1, 1) or None.
     """
 
-    inputs = ("x", "w", "b")
     accepts = {"x": ("block", "plain"), "w": ("filter",)}
     pieces = ("x",)
     activates = True
+    strips = 1
     who = "conv"
 
     def __init__(self, window):
@@ -54,9 +30,13 @@ class Conv2d(Layer):
         return ("x", "w") if self.activation == "none" else ("x", "w", "y")
 
     def infer(self, specs):
-        x, w, _ = specs
+        x, w = specs[:2]
         _check_channels(self.who, x, w, w.shape[1] * w.groups)
         return (TensorSpec((x.shape[0], w.shape[0], *self.window.output(self.who, x.shape))),)
+
+    def strip(self, rows, heights):
+        window, needed = self.window.strip(rows, heights["x"])
+        return self.with_(window=window), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):
         return _cost(specs, outs, facts, outs[0].values * specs[1].shape[1])
@@ -77,7 +57,7 @@ class Conv2d(Layer):
         return found
 
     def record(self, rec, ins, outs, work, choice):
-        x, w, b = ins
+        x, w, b = ins[:3]
         k, c_group, _, _ = w.spec.shape
         groups = w.spec.groups
         whole = (x[0] if isinstance(x, tuple) else x).spec
@@ -90,8 +70,8 @@ class Conv2d(Layer):
         per_row = -(-q // tiles["WT"])
         defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
         args = [
-            *piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
-            k, p, q, *window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
+            *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]), *output_args(outs[0], rec.facts.block),
+            n * p * per_row, c_group * groups, h, wd, k, p, q, *window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
             k // groups, c_group, per_row, *self.activation_args(),
         ]
         _launch_direct(rec, args, n * p * per_row, w.spec, defines)
@@ -110,6 +90,7 @@ class ConvTranspose2d(Layer):
     inputs = ("x", "w", "b")
     accepts = {"w": ("filter",)}
     activates = True
+    strips = 1
     who = "convtranspose"
 
     def __init__(self, window, size):
@@ -124,6 +105,16 @@ class ConvTranspose2d(Layer):
         x, w, _ = specs
         _check_channels(self.who, x, w, w.shape[1] * w.groups)
         return (TensorSpec((x.shape[0], w.shape[0], *self.size)),)
+
+    def strip(self, rows, heights):
+        window = self.window
+        (top, _), stride = window.pads[0], window.stride[0]
+        reach = (window.kernel[0] - 1) * window.dilation[0]
+        begin = min(max(ceil_div(rows[0] + top - reach, stride), 0), heights["x"] - 1)
+        end = max(min((rows[1] - 1 + top) // stride + 1, heights["x"]), begin + 1)
+        pads = ((top + rows[0] - begin * stride, 0), window.pads[1])
+        moved = Window(window.kernel, window.stride, pads, window.dilation, window.rounding)
+        return self.with_(window=moved, size=(rows[1] - rows[0], self.size[1])), {"x": (begin, end)}
 
     def cost(self, specs, outs, facts):
         return _cost(specs, outs, facts, specs[0].values * specs[1].shape[0] // specs[1].groups)
@@ -158,8 +149,8 @@ class ConvTranspose2d(Layer):
         per_row = stride * ceil_div(ceil_div(q, stride), tiles["WT"])
         defines = {**tiles, "TRANSPOSED": 1}
         args = [
-            *piece_args(x, rec.facts.block, defines), w, b, outs[0], n * p * per_row, c_group * groups, h, wd,
-            k, p, q, *self.window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
+            *piece_args(x, rec.facts.block, defines), w, b, *residual_args([]), *output_args(outs[0], rec.facts.block),
+            n * p * per_row, c_group * groups, h, wd, k, p, q, *self.window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
             k // groups, c_group, per_row, *self.activation_args(),
         ]
         _launch_direct(rec, args, n * p * per_row, w.spec, defines)

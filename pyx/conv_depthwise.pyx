@@ -7,8 +7,9 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.conv import ChannelSum, Window, ceil_div, launch_sum, split_rows
-from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
+from clconv._core.conv import ChannelSum, ceil_div, launch_sum, split_rows
+from clconv._core.layer import Choice, Cost, Layer, looped, output_args, piece_args
+from clconv._core.window import Window
 
 
 class DepthwiseConv2d(Layer):
@@ -20,9 +21,14 @@ class DepthwiseConv2d(Layer):
     inputs = ("x", "w", "b")
     pieces = ("x",)
     activates = True
+    strips = 1
 
     def __init__(self, window):
         self.window = window
+
+    def strip(self, rows, heights):
+        window, needed = self.window.strip(rows, heights["x"])
+        return self.with_(window=window), {"x": needed}
 
     @property
     def keeps(self):
@@ -229,7 +235,8 @@ def _launch_stencil(rec, layer, ins, y, window, choice, flip):
     items, walk, iterations = _walk(rec.facts, y.spec, ceil_div(q, tiles["WT"]), per_tile)
     defines = {**tiles, "TAPS": taps, "STRIDE_W": window.stride[1], "WG": group}
     args = [
-        *piece_args(x, rec.facts.block, defines), w, b, y, items, c, h, wd, p, q, *window.kernel, window.stride[0],
+        *piece_args(x, rec.facts.block, defines), w, b, *output_args(y, rec.facts.block), items, c, h, wd, p, q,
+        *window.kernel, window.stride[0],
         window.pads[0][0], window.pads[1][0], *window.dilation, flip, *walk, *layer.activation_args(),
     ]
     rec.launch("conv_depthwise.cl", "conv_depthwise", (items,), args, defines=defines, local_size=(group,),

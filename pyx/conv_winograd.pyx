@@ -3,8 +3,9 @@
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import launch_sum
-from clconv._core.layer import Choice, Cost, Layer, piece_args
+from clconv._core.layer import Choice, Cost, Layer, Residual, output_args, piece_args, residual_args
 from clconv._core.optimizer import WeightGradient
+from clconv._core.window import Window
 
 TILE = 4  # outputs per side of a tile
 POINTS = 36  # products per tile and pair of channels
@@ -34,21 +35,24 @@ class WinogradFilter(Layer):
         rec.launch("conv_winograd.cl", "winograd_filter", (items,), args, defines={"FLIP": int(self.flip)})
 
 
-class WinogradConv2d(Layer):
-    """y = f(b + x * w) for 3x3 filters at stride 1, from transformed filters u (K, C, 6, 6)."""
+class WinogradConv2d(Residual):
+    """y = f(b + x * w) for 3x3 filters at stride 1; w are transformed filters (K, C, 6, 6)."""
 
-    inputs = ("x", "u", "b")
-    accepts = {"u": ("winograd",)}
+    accepts = {"w": ("winograd",)}
     pieces = ("x",)
     activates = True
+    strips = TILE
 
     def __init__(self, pads):
         self.pads = pads
 
     def infer(self, specs):
-        x, u, _ = specs
-        n, _, h, w = x.shape
-        return (TensorSpec((n, u.shape[0], h + sum(self.pads[0]) - 2, w + sum(self.pads[1]) - 2)),)
+        n, _, h, w = specs[0].shape
+        return (TensorSpec((n, specs[1].shape[0], h + sum(self.pads[0]) - 2, w + sum(self.pads[1]) - 2)),)
+
+    def strip(self, rows, heights):
+        window, needed = Window((3, 3), pads=self.pads).strip(rows, heights["x"])
+        return self.with_(pads=window.pads), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):
         """Operations of the direct method, so that rates compare; bytes as they are."""
@@ -76,15 +80,15 @@ class WinogradConv2d(Layer):
         return [choice for _, choice in sorted(found, key=lambda item: item[0])]
 
     def record(self, rec, ins, outs, work, choice):
-        x, u, b = ins
+        x, u, b = ins[:3]
         tiles = dict(choice.tiles)
         whole = (x[0] if isinstance(x, tuple) else x).spec
         _, k, p, q = outs[0].spec.shape
         count = tile_count(outs[0].spec.shape)
         defines = {"WT": tiles["WT"], "KC": KC}
         args = [
-            *piece_args(x, rec.facts.block, defines), u, b, outs[0], work, count, -(-p // TILE), -(-q // TILE),
-            u.spec.shape[1], *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0],
+            *piece_args(x, rec.facts.block, defines), u, b, *residual_args(ins[3:]), *output_args(outs[0], rec.facts.block),
+            work, count, -(-p // TILE), -(-q // TILE), u.spec.shape[1], *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0],
             -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))

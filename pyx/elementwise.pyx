@@ -3,13 +3,14 @@
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
-from clconv._core.layer import Layer, same_shape
+from clconv._core.layer import Layer, plane_of, same_shape
 
 
 class Add(Layer):
     """y = f(a + b + ...), all of one shape; the activation f is applied to the whole sum."""
 
     activates = True
+    strips = 1
 
     def __init__(self, count=2):
         self.inputs = tuple(f"x{i}" for i in range(count))
@@ -30,14 +31,14 @@ class Add(Layer):
         return dict.fromkeys(wanted, gradient)
 
     def record(self, rec, ins, outs, work, choice):
-        _, c, h, w = outs[0].spec.shape
-        items = outs[0].spec.elements(rec.facts.block) // rec.facts.block
+        n, c, h, w = outs[0].spec.shape
+        size = (h * w, n * blocks(c, rec.facts.block))
         last = len(ins) - 1
-        total = ins[0]
+        y, total = [outs[0], plane_of(outs[0])], [ins[0], plane_of(ins[0])]
         for i, term in enumerate(ins[1:], start=1):
             kind, slope = self.activation_args() if i == last else (0, 0.0)
-            rec.launch("elementwise.cl", "add", (items,), [total, term, outs[0], items, c, h * w, kind, slope])
-            total = outs[0]
+            rec.launch("elementwise.cl", "add", size, [*total, term, plane_of(term), *y, h * w, c, kind, slope])
+            total = y
 
 
 class Concat(Layer):

@@ -48,6 +48,7 @@ class Layer:
         accepts: {input name: layouts it can read}; "block" where not listed.
         pieces: names of inputs that may be given as several pieces along the channels.
         activates: whether `activation` can be applied in the epilogue.
+        strips: outputs can be computed in strips of rows that start at multiples of it, with the same bits; 0: whole.
     """
 
     inputs = ("x",)
@@ -59,6 +60,7 @@ class Layer:
     accepts = {}
     pieces = ()
     activates = False
+    strips = 0
     activation = "none"
     slope = 0.0
 
@@ -78,6 +80,17 @@ class Layer:
             sum(s.nbytes(facts.block) for s in tensors),
         )
 
+    def strip(self, rows, heights):
+        """What computes rows (begin, end) of the output, where `strips` allows it.
+
+        Args:
+            heights: {name: rows of the whole input}, of the inputs that are no weights.
+
+        Returns:
+            A layer, and by name the rows (begin, end) of each input that it must be given.
+        """
+        return self, dict.fromkeys(heights, rows)
+
     def gradient(self, emit, values, dy, wanted):
         """Emits the layers that compute the gradients of the inputs named in `wanted`.
 
@@ -95,14 +108,16 @@ class Layer:
         """Appends the launches of one run to `rec`, with tensors for inputs, outputs and workspace."""
         raise NotImplementedError
 
+    def with_(self, **attributes):
+        """A copy with other attributes."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, **attributes)
+        return twin
+
     def with_activation(self, activation, slope):
         """A copy that applies an activation in its epilogue."""
         assert self.activates and self.activation == "none"
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin.activation = activation
-        twin.slope = slope
-        return twin
+        return self.with_(activation=activation, slope=slope)
 
     def activation_args(self):
         """The kernel arguments of the epilogue: code and slope."""
@@ -112,6 +127,21 @@ class Layer:
     def differentiable(self):
         """Whether a gradient exists."""
         return type(self).gradient is not Layer.gradient
+
+
+class Residual(Layer):
+    """Base of convolutions: operands x, w, b and, with `adds`, one of y's shape that is added in front of the activation."""
+
+    adds = False
+
+    @property
+    def inputs(self):
+        return ("x", "w", "b", "residual") if self.adds else ("x", "w", "b")
+
+    @property
+    def inplace(self):
+        # Whoever writes an element of y has read that of the residual before.
+        return {"y": ("residual",)} if self.adds else {}
 
 
 def looped(times, inside=0):
@@ -132,14 +162,29 @@ def same_shape(who, specs):
 
 
 def piece_args(x, block, defines):
-    """Kernel arguments of an input given whole or in pieces; sets PIECES."""
+    """Kernel arguments of an input given whole or in pieces (common.h: PIECES_OF); sets PIECES."""
     if not isinstance(x, tuple):
-        return [x, blocks(x.spec.shape[1], block)]
+        return [x, blocks(x.spec.shape[1], block), plane_of(x)]
     defines["PIECES"] = 4
     args, end = [], 0
     for i in range(4):
         piece = x[min(i, len(x) - 1)]
         if i < len(x):
             end += blocks(piece.spec.shape[1], block)
-        args += [piece, end]
+        args += [piece, end, plane_of(piece)]
     return args
+
+
+def plane_of(tensor):
+    """Pixels from one channel block of a tensor to the next."""
+    return tensor.plane or tensor.spec.shape[2] * tensor.spec.shape[3]
+
+
+def output_args(y, block):
+    """Kernel arguments of an output (common.h: OUTPUT)."""
+    return [y, plane_of(y), y.depth or blocks(y.spec.shape[1], block)]
+
+
+def residual_args(tensors):
+    """Kernel arguments of what is added to an output: one tensor, or none."""
+    return [tensors[0], plane_of(tensors[0])] if tensors else [None, 0]

@@ -125,14 +125,18 @@ cdef class Tensor:
 
     Attributes:
         spec: TensorSpec. nbytes: stored bytes, layout padding included. offset_bytes: from the slab's start.
+        plane: of channel blocks, pixels from one block to the next; 0: as many as the spec has.
+        depth: of channel blocks, blocks from one image to the next; 0: as many as the spec has.
     """
 
-    def __init__(self, Slab slab, size_t offset_bytes, spec, size_t nbytes):
-        assert offset_bytes % ALIGN == 0 and offset_bytes + nbytes <= slab.nbytes
+    def __init__(self, Slab slab, size_t offset_bytes, spec, size_t nbytes, size_t plane=0, size_t depth=0):
+        assert offset_bytes % 4 == 0 and offset_bytes + nbytes <= slab.nbytes
         self.slab = slab
         self.offset_bytes = offset_bytes
         self.nbytes = nbytes
         self.spec = spec
+        self.plane = plane
+        self.depth = depth
 
     @property
     def offset(self) -> int:

@@ -4,7 +4,7 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.layer import Choice, Cost, Layer, looped
+from clconv._core.layer import Choice, Cost, Layer, looped, plane_of
 
 
 class Response:
@@ -69,6 +69,7 @@ class LocalResponse(Layer):
         self.response = response
         # Across channels, a work-item reads all that it needs before it overwrites it.
         self.inplace = {"y": ("x",)} if response.across else {}
+        self.strips = int(response.across)
 
     def infer(self, specs):
         return (TensorSpec(specs[0].shape),)
@@ -83,8 +84,12 @@ class LocalResponse(Layer):
         return {"x": emit(LocalResponseGrad(self.response), values["x"], dy["y"])}
 
     def record(self, rec, ins, outs, work, choice):
-        kernel = "lrn_across" if self.response.across else "lrn_within"
-        self.response.launch(rec, kernel, [ins[0], outs[0]], self.response.args(), choice)
+        x, y = ins[0], outs[0]
+        if self.response.across:
+            tensors = [x, plane_of(x), y, plane_of(y)]
+            self.response.launch(rec, "lrn_across", tensors, self.response.args(), choice)
+        else:
+            self.response.launch(rec, "lrn_within", [x, y], self.response.args(), choice)
 
 
 class LocalResponseGrad(Layer):

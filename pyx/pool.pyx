@@ -3,7 +3,7 @@
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import ceil_div, split_rows
-from clconv._core.layer import Choice, Cost, Layer, looped, piece_args
+from clconv._core.layer import Choice, Cost, Layer, looped, output_args, piece_args
 
 KINDS = ("max", "avg", "l2")  # in the order of cl/pool.cl: KIND
 GLOBAL_KIND = len(KINDS)
@@ -28,6 +28,14 @@ class Pool2d(Layer):
         self.window = window
         self.count_pad = count_pad
         self.places = places
+
+    @property
+    def strips(self):
+        return int(not self.places)
+
+    def strip(self, rows, heights):
+        window, needed = self.window.strip(rows, heights["x"])
+        return self.with_(window=window), {"x": needed}
 
     @property
     def outputs(self):
@@ -62,7 +70,7 @@ class Pool2d(Layer):
         places = outs[1] if self.places else None
         defines = _defines(self.kind, self.window, places)
         args = [
-            *piece_args(ins[0], rec.facts.block, defines), y, places, items, c_blocks, *size, p, q,
+            *piece_args(ins[0], rec.facts.block, defines), *output_args(y, rec.facts.block), places, items, c_blocks, *size, p, q,
             *self.window.args()[:6], *_counted(self.window, size, self.count_pad), tiles["rows"], tiles["cols"],
         ]
         # Whole windows and those at an edge are two loops.
@@ -145,7 +153,7 @@ class GlobalAvgPool(Layer):
         if chunks > 1:
             args = [*source, work, items * chunks, c_blocks, h * w, chunks, 1]
             _launch(rec, "global_mean", items * chunks, args, defines, _summed(ceil_div(h * w, chunks)))
-            args = [work, c_blocks, outs[0], items, c_blocks, chunks, 1, h * w]
+            args = [work, c_blocks, chunks, outs[0], items, c_blocks, chunks, 1, h * w]
             _launch(rec, "global_mean", items, args, {"KIND": GLOBAL_KIND}, _summed(chunks))
         else:
             args = [*source, outs[0], items, c_blocks, h * w, 1, h * w]

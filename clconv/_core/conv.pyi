@@ -1,19 +1,10 @@
 from typing import Any
 
-from .layer import Layer
+from .layer import Layer, Residual
 from .optimizer import WeightGradient
+from .window import Window
 
-class Window:
-    kernel: Any
-    stride: Any
-    pads: Any
-    dilation: Any
-    rounding: Any
-    def __init__(
-        self, kernel: Any, stride: Any = ..., pads: Any = ..., dilation: Any = ..., rounding: Any = ...
-    ) -> None: ...
-
-class Conv2d(Layer):
+class Conv2d(Residual):
     window: Any
     def __init__(self, window: Any) -> None: ...
 

@@ -1,6 +1,6 @@
 from typing import Any
 
-from .layer import Layer
+from .layer import Layer, Residual
 from .optimizer import WeightGradient
 
 TILE: int
@@ -13,7 +13,7 @@ class WinogradFilter(Layer):
     flip: Any
     def __init__(self, flip: Any = ...) -> None: ...
 
-class WinogradConv2d(Layer):
+class WinogradConv2d(Residual):
     pads: Any
     def __init__(self, pads: Any) -> None: ...
 

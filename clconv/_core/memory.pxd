@@ -20,3 +20,5 @@ cdef class Tensor:
     cdef readonly size_t offset_bytes
     cdef readonly size_t nbytes
     cdef readonly object spec
+    cdef readonly size_t plane
+    cdef readonly size_t depth

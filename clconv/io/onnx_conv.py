@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .._core import pool
-from .._core.conv import Conv2d, ConvTranspose2d, Window
+from .._core.conv import Conv2d, ConvTranspose2d
+from .._core.window import Window
 from .._core.conv_depthwise import DepthwiseConv2d, DepthwiseTranspose2d
 from .._core.fc import FullyConnected
 from ..graph import Value

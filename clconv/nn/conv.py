@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from .._core.conv import Conv2d, ConvTranspose2d, Window
+from .._core.conv import Conv2d, ConvTranspose2d
+from .._core.window import Window
 from .._core.conv_depthwise import DepthwiseConv2d, DepthwiseTranspose2d
 from ..graph import Value
 from ..shapes import TensorSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._core.conv import Window
+from .._core.window import Window
 from .._core.local import Local2d
 from ..graph import Value
 from ..shapes import TensorSpec

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._core import pool
-from .._core.conv import Window
+from .._core.window import Window
 from ..graph import Value
 from .base import Build, IntPair, Layer, PadLike
 

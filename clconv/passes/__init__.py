@@ -3,7 +3,7 @@
 from ..graph import Graph
 from .concat import read_pieces
 from .fold import fold_batchnorm
-from .fuse import fuse_activations
+from .fuse import fuse_activations, fuse_sums
 from .layout import convert_layouts
 from .masks import move_masks
 from .step import fuse_updates
@@ -14,6 +14,7 @@ __all__ = [
     "fold_batchnorm",
     "for_inference",
     "fuse_activations",
+    "fuse_sums",
     "fuse_updates",
     "move_masks",
     "read_pieces",
@@ -30,6 +31,7 @@ def for_inference(graph: Graph, block: int, *, fold: bool = True) -> None:
     if fold:
         fold_batchnorm(graph)
     fuse_activations(graph)
+    fuse_sums(graph)
     read_pieces(graph, block)
     convert_layouts(graph)
     graph.prune()

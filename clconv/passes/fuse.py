@@ -1,9 +1,11 @@
-"""Moves activations into the epilogue of the layer in front of them."""
+"""Moves activations and sums into the epilogue of the layer in front of them."""
 
 from __future__ import annotations
 
 from .._core.activation import Activation
-from ..graph import Graph
+from .._core.elementwise import Add
+from .._core.layer import Residual
+from ..graph import Graph, Node, Value
 
 
 def fuse_activations(graph: Graph) -> None:
@@ -32,3 +34,49 @@ def fuse_activations(graph: Graph) -> None:
         result.producer = producer
         producer.outputs = (result, *producer.outputs[1:])
     graph.nodes = kept
+
+
+def fuse_sums(graph: Graph) -> None:
+    """conv -> add (-> activation) becomes one layer: the convolution adds the other term to what it computes.
+
+    Of two convolutions the later one takes the sum, so that the other's output is there already. Test-time mode only:
+    the layer has no gradient.
+    """
+    readers = graph.readers()
+    outputs = set(graph.outputs.values())
+    steps = {node: step for step, node in enumerate(graph.nodes)}
+    kept = []
+
+    def takes_sum(value: object) -> bool:
+        if not isinstance(value, Value) or value.producer is None:
+            return False
+        node = value.producer
+        return (
+            isinstance(node.layer, Residual)
+            and node.layer.activation == "none"
+            and not node.layer.adds
+            and value not in outputs
+            and len(readers[value]) == 1
+        )
+
+    def made(value: object) -> int:
+        """The step after which a value is there."""
+        return steps[value.producer] if isinstance(value, Value) and value.producer else -1
+
+    for node in graph.nodes:
+        terms = node.inputs if type(node.layer) is Add and len(node.inputs) == 2 else ()
+        last, other = sorted(terms, key=made, reverse=True) if terms else (None, None)
+        if not takes_sum(last) or last is other:
+            kept.append(node)
+            continue
+        assert isinstance(last, Value) and last.producer
+        _add_in(last.producer, node, other)
+    graph.nodes = kept
+
+
+def _add_in(conv: Node, add: Node, other: object) -> None:
+    assert isinstance(other, Value)
+    conv.layer = conv.layer.with_(adds=True, activation=add.layer.activation, slope=add.layer.slope)
+    conv.inputs = (*conv.inputs, other)
+    conv.outputs = add.outputs
+    add.outputs[0].producer = conv

@@ -53,7 +53,7 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
         if found is None or not _pays(node, facts):
             graph.nodes.append(node)
             continue
-        x, weight, bias = node.inputs
+        x, weight, bias = node.inputs[:3]
         flip = isinstance(node.layer, ConvTranspose2d)
         assert isinstance(weight, Value)
         if (weight, flip) not in transformed:
@@ -61,10 +61,9 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
                 (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
             else:
                 transformed[weight, flip] = _transformed(graph, weight)
-        layer = WinogradConv2d(found)
-        layer.activation, layer.slope = node.layer.activation, node.layer.slope
-        node.layer = layer
-        node.inputs = (x, transformed[weight, flip], bias)
+        layer, old = WinogradConv2d(found), node.layer
+        node.layer = layer.with_(activation=old.activation, slope=old.slope, adds=getattr(old, "adds", False))
+        node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
         graph.nodes.append(node)
     graph.prune()
 
