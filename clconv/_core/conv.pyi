@@ -2,7 +2,6 @@ from typing import Any
 
 from .layer import Layer, Residual
 from .optimizer import WeightGradient
-from .window import Window
 
 class Conv2d(Residual):
     window: Any

@@ -9,9 +9,9 @@ import numpy as np
 
 from .._core import pool
 from .._core.conv import Conv2d, ConvTranspose2d
-from .._core.window import Window
 from .._core.conv_depthwise import DepthwiseConv2d, DepthwiseTranspose2d
 from .._core.fc import FullyConnected
+from .._core.window import Window
 from ..graph import Value
 from ..shapes import TensorSpec
 from .onnx_table import operator

@@ -7,8 +7,8 @@ from math import prod
 from typing import ClassVar
 
 from .._core.conv import Conv2d, ConvTranspose2d
-from .._core.window import Window
 from .._core.conv_depthwise import DepthwiseConv2d, DepthwiseTranspose2d
+from .._core.window import Window
 from ..graph import Value
 from ..shapes import TensorSpec
 from .base import Build, IntPair, Layer, PadLike

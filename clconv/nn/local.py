@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._core.window import Window
 from .._core.local import Local2d
+from .._core.window import Window
 from ..graph import Value
 from ..shapes import TensorSpec
 from .base import Build, IntPair, Layer, PadLike
