@@ -75,6 +75,12 @@ class DeviceFacts:
     base_align_bytes: int
     extensions: frozenset[str]
 
+    @property
+    def identity(self) -> str:
+        """What measured figures hold for: device, driver and version, and how much of the device there is."""
+        parts = (self.platform_name, self.platform_version, self.name, self.driver_version)
+        return " | ".join((*parts, f"{self.compute_units} units", f"block {self.block}"))
+
 
 @dataclass(frozen=True)
 class DeviceInfo:

@@ -287,7 +287,7 @@ class Session:
             if key not in self._executables:
                 recorder = Recorder(plan.facts)
                 self._grow_arena(plan)
-                tensors = self._record(plan, recorder)
+                tensors, nodes = self._record(plan, recorder)
                 keys = {program: ProgramKey(*program) for program in recorder.programs()}
                 built = build_programs(self.device, keys.values(), progress)
                 programs = {program: built[key] for program, key in keys.items()}
@@ -297,6 +297,7 @@ class Session:
                     recording,
                     {name: tensors[value] for name, value in plan.graph.inputs.items()},
                     {name: tensors[value] for name, value in plan.graph.outputs.items()},
+                    nodes,
                     progress,
                 )
                 while len(self._executables) > MAX_PLANS:
@@ -342,7 +343,8 @@ class Session:
             slab.release()
         self._arena = []
 
-    def _record(self, plan: Plan, recorder: Recorder) -> dict[Value, Tensor]:
+    def _record(self, plan: Plan, recorder: Recorder) -> tuple[dict[Value, Tensor], list[Node]]:
+        """Records a plan; where its values live, and the node of each launch."""
         block = plan.facts.block
         tensors: dict[Value, Tensor] = {}
         workspaces: dict[Node | None, Tensor] = {}
@@ -363,6 +365,7 @@ class Session:
                 return self.tensor(self._values[operand.name])
             return tensors[operand]
 
+        launched: list[Node] = []
         for node in plan.graph.nodes:
             recorder.label = node.name
             node.layer.record(
@@ -372,7 +375,8 @@ class Session:
                 workspaces.get(node),
                 plan.choices[node],
             )
-        return tensors
+            launched += [node] * (len(recorder.launches) - len(launched))
+        return tensors, launched
 
     def release(self) -> None:
         """Frees all device memory; the session can be loaded again."""
@@ -393,6 +397,7 @@ class _Executable:
     recording: Recording
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    nodes: list[Node]  # of each launch
     progress: Progress | None
     fresh: bool = True
 

@@ -6,7 +6,7 @@ parallel, and `Recorder.finish` makes one cl_kernel per launch, sets its argumen
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from clconv.errors import DeviceLimitError, StateError
@@ -228,24 +228,32 @@ cdef class Recording:
         check(status, "waiting for the device")
 
     def profile(self, queue):
-        """Runs once on a queue with profiling enabled, launch by launch: [(label, seconds)]."""
+        """Runs once on a queue with profiling enabled, as `run` does: [(label, start, end)], in seconds since the first."""
         cdef cl_handle handle = <cl_handle><size_t>queue.int_ptr
+        cdef cl_handle* events = <cl_handle*>calloc(self.count + 1, sizeof(cl_handle))
         cdef size_t i
-        cdef uint64_t start = 0, end = 0
-        cdef cl_handle event
+        cdef uint64_t start = 0, end = 0, first = 0
+        if events == NULL:
+            raise MemoryError("recording: no host memory for events")
         times = []
-        for i in range(self.count):
-            event = NULL
-            check(
-                cl.enqueue_kernel(
-                    handle, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
-                    self.steps[i].local_size if self.steps[i].has_local else NULL, 0, NULL, &event,
-                ),
-                self.labels[i],
-            )
-            check(cl.finish(handle), self.labels[i])
-            check(cl.event_profile(event, PROFILING_START, 8, &start, NULL), self.labels[i])
-            check(cl.event_profile(event, PROFILING_END, 8, &end, NULL), self.labels[i])
-            cl.release_event(event)
-            times.append((self.labels[i], (end - start) * 1e-9))
+        try:
+            for i in range(self.count):
+                check(
+                    cl.enqueue_kernel(
+                        handle, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
+                        self.steps[i].local_size if self.steps[i].has_local else NULL, 0, NULL, &events[i],
+                    ),
+                    self.labels[i],
+                )
+            check(cl.finish(handle), "waiting for the device")
+            for i in range(self.count):
+                check(cl.event_profile(events[i], PROFILING_START, 8, &start, NULL), self.labels[i])
+                check(cl.event_profile(events[i], PROFILING_END, 8, &end, NULL), self.labels[i])
+                first = first or start
+                times.append((self.labels[i], (start - first) * 1e-9, (end - first) * 1e-9))
+        finally:
+            for i in range(self.count):
+                if events[i] != NULL:
+                    cl.release_event(events[i])
+            free(events)
         return times

@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Train a network on a folder of images, MNIST's or CIFAR-10's files.",
     "predict": "Say what is on pictures, with a trained network.",
     "summary": "Show a network layer by layer, with the memory that it takes.",
+    "bench": "Measure a network layer by layer, beside what the device can do.",
     "selftest": "Check every layer against its reference on this device.",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .. import settings
 from ..errors import ArgumentError
 from ..planner import parse_bytes
 
@@ -28,3 +29,8 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def memory_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """--memory; the default is CLCONV_MEMORY."""
     return click.option("--memory", callback=_amount, metavar="BYTES", help=text)
+
+
+def budget(memory: int | None) -> int | None:
+    """Bytes from --memory, else from CLCONV_MEMORY."""
+    return memory if memory is not None else parse_bytes(settings.get("CLCONV_MEMORY"))
