@@ -333,6 +333,8 @@ class Net:
             batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT, network)
             plan = self._inference.plan(OUTPUT, batch, network, budget)
             with self._lock:
+                if self._held is None:  # not by `self.network`, whose own size may be one that does not work
+                    self._held = network.initial(self._seed)
                 session = self._open(plan, budget)
                 session.prepare(plan, build_progress)
                 outputs = run_batches(session, plan, x, batch, network.outputs)

@@ -63,18 +63,28 @@ def counting(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def counting_built(out: Console, what: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
-    """`counting`, and with it a bar for the kernels that are built first, if that takes a while."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """`counting` images and how many a second, with a bar for the kernels that are built first, if that takes long."""
+    speed = TextColumn("{task.fields[speed]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     started = time.monotonic()
+    first: list[tuple[float, int]] = []  # when some were done; those waited for kernels
     with Bars(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
-        kernels = bars.add_task("building kernels (kept for the next time)", total=None, visible=False)
-        task = bars.add_task(what, total=None, visible=False)
+        kernels = bars.add_task("building kernels (kept for the next time)", total=None, visible=False, speed="")
+        task = bars.add_task(what, total=None, visible=False, speed="")
 
         def building(done: int, total: int) -> None:
             late = time.monotonic() - started > PATIENCE_S
             bars.update(kernels, completed=done, total=total, visible=late and done < total)
 
-        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True), building
+        def show(done: int, total: int) -> None:
+            now = time.monotonic()
+            if done and not first:
+                first.append((now, done))
+            count, spent = (done - first[0][1], now - first[0][0]) if first else (0, 0.0)
+            text = f"{count / spent:.1f} images/s" if count and spent else ""
+            bars.update(task, completed=done, total=total, visible=True, speed=text)
+
+        yield show, building
 
 
 class TrainingDisplay(Callback):

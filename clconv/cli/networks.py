@@ -84,18 +84,6 @@ def find(text: str) -> Source:
     )
 
 
-def class_names(net: Net) -> list[str]:
-    """The names of the outputs: those kept with the model, else numbers."""
-    count = net.network.output_shape[0]
-    names = net.metadata.get("classes")
-    return [str(name) for name in names] if names and len(names) == count else [str(i) for i in range(count)]
-
-
-def gives_shares(network: Network) -> bool:
-    """Whether the outputs are probabilities already."""
-    return network.final in ("Softmax", "Sigmoid")
-
-
 def check_vector(net: Net, who: str) -> None:
     """Refuses a network whose output is not one score per class.
 

@@ -1,221 +1,256 @@
-"""`clconv predict`: what a trained network makes of pictures."""
+"""`clconv predict`: what a network makes of pictures."""
 
 from __future__ import annotations
 
-import csv
-import glob
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
-from rich.table import Table
 
-from ..data import Normalization, read_image
-from ..data.image import SUFFIXES
-from ..errors import ArgumentError, DataError, ModelFileError, ShapeError
+from ..data import Preprocessing
+from ..errors import ArgumentError, BudgetError, ClconvError, ModelFileError, ShapeError
 from ..net import Net, load
 from ..program import Progress
-from .display import console, counting_built, device_line, percent, stop
-from .memory import memory_bytes, memory_line
-from .networks import check_vector, class_names, gives_shares
+from . import answers as show
+from .display import console, counting_built, device_line, stop
+from .memory import memory_line
 from .options import device_option, memory_option
+from .outcome import KINDS, Answer, Output, Picture, find_output, finish
+from .prepare import SCALE_NAMES, Wishes, given_size, output_names, prepared
+from .sources import Source, ahead, expand, read, with_targets
 
-CHUNK = 64  # pictures decoded at a time
+GROUP = 32  # pictures that are computed together
+THREADS = min(8, (os.cpu_count() or 1) + 1)  # decoding and writing
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came out for a picture: (output, probability) pairs, the most probable first; or why nothing did."""
+class Job:
+    """What is done with each picture.
 
-    image: str
-    top: tuple[tuple[int, float], ...] = ()
-    error: str = ""
+    Attributes:
+        group: most pictures computed together. batch, memory, building: for `Net.predict`.
+    """
+
+    net: Net
+    output: Output
+    prepare: Preprocessing
+    top: int
+    group: int
+    batch: int | None
+    memory: int | None
+    building: Progress | None = None
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options, in the order of the help."""
+    for option in reversed(
+        (
+            click.option("--top", default=5, type=click.IntRange(1), metavar="N", show_default=True,
+                         help="Classes to name for each picture."),
+            click.option("--labels", metavar="FILE",
+                         help="Names of the classes: one a line, or a JSON list. Default: those kept in the model."),
+            click.option("--preprocess", type=click.Choice(SCALE_NAMES),
+                         help="How pixels become numbers. imagenet: 0..1, minus ImageNet's mean, by its deviation "
+                              "(PyTorch's networks); caffe: blue first, 0..255 minus 104,117,123; unit: 0..1; signed: "
+                              "-1..1 (TensorFlow's); none: 0..255. Default: what the model says, else unit."),
+            click.option("--order", type=click.Choice(["rgb", "bgr"]),
+                         help="Order of the colours. Default: rgb; bgr with caffe."),
+            click.option("--size", callback=given_size, metavar="N|WxH",
+                         help="Pixels that the network reads, where its file leaves that open."),
+            click.option("--crop", type=click.IntRange(1), metavar="N",
+                         help="Resize the short side to N, then cut out the centre (torchvision's rule: 256 for 224)."),
+            click.option("--stretch", is_flag=True, help="Resize to the network's size whatever the proportions."),
+            click.option("--out", type=click.Path(), metavar="DIR",
+                         help="Where the pictures go that a network returns: one PNG for each, of the same name."),
+            click.option("--overwrite", is_flag=True, help="Replace files that are in DIR already."),
+            click.option("--as", "kind", type=click.Choice(KINDS),
+                         help="What the output is, where its shape leaves that open."),
+            click.option("--output", metavar="NAME", help="Which output of several. Default: the first."),
+            memory_option("Budget on the device, such as 64MB; the batch is made to fit it. Default: CLCONV_MEMORY."),
+            click.option("--batch", type=click.IntRange(1), metavar="N",
+                         help="Pictures per run. Default: up to 32; 1 where pictures come back."),
+            device_option,
+            click.option("--json", "style", flag_value="json", help="One JSON object on standard output."),
+            click.option("--csv", "style", flag_value="csv", help="Comma-separated rows, as the answers come."),
+            click.option("--verbose", is_flag=True, help="Name the device and its memory, planned and measured."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--top", default=5, type=click.IntRange(1), metavar="N", show_default=True, help="Classes to name for each picture."
-)
-@memory_option("Budget on the device, such as 64MB; the batch is made to fit it. Default: CLCONV_MEMORY.")
-@click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures per run. Default: up to 32.")
-@click.option("--labels", metavar="FILE", help="Names of the classes, one a line. Default: those kept in the model.")
-@device_option
-@click.option("--json", "style", flag_value="json", help="One JSON object on standard output.")
-@click.option("--csv", "style", flag_value="csv", help="image,rank,class,index,probability on standard output.")
-@click.option("--verbose", is_flag=True, help="Name the device and its memory, planned and measured.")
+@_options
 def predict(
     model: str,
     images: tuple[str, ...],
     top: int,
+    labels: str | None,
+    preprocess: str | None,
+    order: str | None,
+    size: tuple[int, int] | None,
+    crop: int | None,
+    stretch: bool,
+    out: str | None,
+    overwrite: bool,
+    kind: str | None,
+    output: str | None,
     memory: int | None,
     batch: int | None,
-    labels: str | None,
     device: str | None,
     style: str | None,
     verbose: bool,
 ) -> None:
-    """Say what is on pictures, with a MODEL that `clconv train` wrote.
+    """Say what is on pictures, or let a network change them.
 
-    Each IMAGE is a picture, a folder (all pictures in it and below), or a pattern such as "photos/*.jpg".
-    Pictures are resized until they cover the network's input, and their centre is cut out.
+    MODEL is a file that `clconv train` wrote, or an ONNX file. Each IMAGE is a picture, a folder (all pictures in it
+    and below), a pattern such as "photos/*.jpg", or - for standard input.
 
     \b
     Examples
         clconv predict model.safetensors cat.jpg
+        clconv predict squeezenet.onnx photos/ --preprocess imagenet --crop 256 --labels names.txt
         clconv predict model.safetensors photos/ --top 1 --csv > answers.csv
+        clconv predict super_resolution.onnx small.png --out large/
+        curl -s https://example.com/cat.jpg | clconv predict model.onnx -
 
-    A picture that cannot be read is named, the others are done; the exit code is 1 then.
+    Pictures are turned upright, resized until they cover the network's input, and their centre is cut out; --crop and
+    --stretch are other ways. A network that returns pictures or masks gets the whole picture: as it is where the model
+    takes any size, else stretched, and the result is stretched back. A picture that cannot be read is named, the others
+    are done; the exit code is 1 then.
     """
     errors = console(stderr=True)
-    with load(model, device=device) as net:
-        _check(net)
-        names = _read_labels(labels, net) if labels else class_names(net)
+    with _open(model, device) as net:
+        shown = find_output(net, output, kind, size)
+        sources = _sources(images, out, shown, overwrite=overwrite)
+        names = output_names(net, shown, labels)
+        wishes = Wishes(preprocess, order, size, crop, stretch, model.lower().endswith(".onnx"))
+        net, prepare, note = prepared(net, shown.kind, wishes)
+        if note:
+            click.echo(f"note: {note}", err=True)
         if verbose:
             errors.print(device_line(net.device))
-        paths = list(_expand(images))
+        group = batch or (GROUP if shown.kind == "classes" else 1)
+        rows = show.CsvWriter(shown, names) if style == "csv" else None
         answers: list[Answer] = []
         with counting_built(errors, "predicting") as (progress, building):
-            for first in range(0, len(paths), CHUNK):
-                answers += _answer(net, paths[first : first + CHUNK], min(top, len(names)), batch, memory, building)
-                progress(len(answers), len(paths))
-        for answer in answers:
-            if answer.error:
-                click.echo(answer.error, err=True)
+            job = Job(net, shown, prepare, min(top, shown.classes or top), group, batch, memory, building)
+            progress(0, len(sources))
+            for answer in run(job, sources):
+                answers.append(answer)
+                if answer.error:
+                    errors.print(answer.error)
+                if rows is not None:
+                    rows.add(answer)
+                progress(len(answers), len(sources))
         if style == "json":
-            click.echo(json.dumps(_content(answers, names, net), indent=2))
-        elif style == "csv":
-            _write_csv(answers, names)
-        else:
-            _print_table(answers, names)
+            click.echo(json.dumps(show.content(answers, shown, names, net), indent=2))
+        elif rows is None:
+            show.print_table(answers, shown, names)
         if verbose:
             errors.print(memory_line(net))
     stop(1 if any(answer.error for answer in answers) else 0)
 
 
-def _check(net: Net) -> None:
-    check_vector(net, "predict")
-    channels = net.network.input_shape[0]
-    if channels not in (1, 3):
-        raise ShapeError(f"predict: the network reads {channels} channels; pictures have 3 (RGB) or 1 (grey)")
+def _open(model: str, device: str | None) -> Net:
+    path = Path(model)
+    if path.suffix.lower() not in (".safetensors", ".onnx") and path.is_file() and _is_picture(path):
+        raise ModelFileError(f"{model}: a picture, not a model; the model comes first: clconv predict MODEL IMAGE...")
+    return load(model, device=device)
 
 
-def _read_labels(path: str, net: Net) -> list[str]:
+def _is_picture(path: Path) -> bool:
     try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
-        raise ModelFileError(f"{path}: cannot be read: {reason}") from error
-    outputs = net.network.output_shape[0]
-    if len(names) != outputs:
-        raise ArgumentError(f"{path}: {len(names)} names, one a line; the network has {outputs} outputs")
-    return names
+        read(Source(str(path), path, path))
+    except ClconvError:
+        return False
+    return True
 
 
-def _expand(images: Sequence[str]) -> Iterator[str]:
-    """The pictures that arguments name, in their order; those of folders and patterns sorted."""
-    for each in images:
-        path = Path(each)
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-            yield from map(str, found)
-            if not found:
-                yield each  # is reported as what it is: no picture
-        elif not path.exists() and glob.has_magic(each):
-            yield from sorted(glob.glob(each, recursive=True)) or [each]
-        else:
-            yield each
+def _sources(images: Sequence[str], out: str | None, shown: Output, *, overwrite: bool) -> list[Source]:
+    sources = expand(images)
+    if shown.kind == "classes":
+        if out is not None:
+            raise ArgumentError(
+                "--out: the network gives one score per class, no pictures; leave --out away, or write the answers "
+                "with --csv > FILE"
+            )
+        return sources
+    if out is None:
+        made = "masks" if shown.kind == "mask" else "pictures"
+        raise ArgumentError(f"predict: the network returns {made}; --out DIR says where they go")
+    return with_targets(sources, Path(out), overwrite=overwrite)
 
 
-def _answer(
-    net: Net, paths: list[str], top: int, batch: int | None, memory: int | None, building: Progress
-) -> list[Answer]:
-    """Answers for some pictures, in their order."""
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda path: _read(net, path), paths))
-    pictures = [picture for picture in found if not isinstance(picture, str)]
-    shares = iter(_probabilities(net, pictures, batch, memory, building))
-    answers = []
-    for path, picture in zip(paths, found, strict=True):
-        if isinstance(picture, str):
-            answers.append(Answer(path, error=picture))
-        else:
-            share = next(shares)
-            best = np.argsort(-share, kind="stable")[:top]
-            answers.append(Answer(path, tuple((int(k), float(share[k])) for k in best)))
-    return answers
+def run(job: Job, sources: Sequence[Source]) -> Iterator[Answer]:
+    """Answers in the order of the sources. Pictures are decoded, and results written, while the device computes."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = ahead(pool, lambda source: _read(job, source), sources, 2 * max(job.group, THREADS))
+        group: list[tuple[Source, Picture | str]] = []
+        pending: list[Callable[[], Answer]] = []
+        for source, picture in zip(sources, found, strict=True):
+            if not _joins(group, picture, job.group):
+                started = _computed(job, group, pool)
+                yield from (answer() for answer in pending)
+                group, pending = [], started
+            group.append((source, picture))
+        started = _computed(job, group, pool)
+        yield from (answer() for answer in (*pending, *started))
 
 
-def _read(net: Net, path: str) -> NDArray[np.uint8] | str:
+def _read(job: Job, source: Source) -> Picture | str:
     """A picture as the network takes it, or why it cannot be read."""
-    channels, height, width = net.network.input_shape
-    if Path(path).is_dir():
-        return f"{path}: a folder without pictures"
-    if not Path(path).exists():
-        return f"{path}: {'no file fits the pattern' if glob.has_magic(path) else 'there is no such file'}"
     try:
-        return read_image(path, (height, width), channels=channels)
-    except DataError as error:
+        whole = read(source)
+    except ClconvError as error:
         return str(error)
+    try:
+        colours = whole.mode == "RGB" and job.prepare.channels == 1 and job.output.kind == "image"
+        return Picture(job.prepare.pixels(whole), whole.size, job.prepare.placed(whole) if colours else None)
+    except ClconvError as error:
+        return f"{source.name}: {error}"
 
 
-def _probabilities(
-    net: Net, pictures: list[NDArray[np.uint8]], batch: int | None, memory: int | None, building: Progress
-) -> NDArray[np.float64]:
-    """(N, K) with rows that sum to 1."""
-    if not pictures:
-        return np.empty((0, net.network.output_shape[0]))
-    x = np.stack(pictures)
-    # Normalised here: as uint8, images three pixels wide could be read in two ways.
-    scale = net.normalization or Normalization()
-    raw: NDArray[np.float32] = net.predict(scale.apply(x), batch_size=batch, memory=memory, build_progress=building)
-    scores: NDArray[np.float64] = raw.reshape(len(x), -1).astype(np.float64)
-    if gives_shares(net.network):
-        return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+def _joins(group: Sequence[tuple[Source, Picture | str]], picture: Picture | str, most: int) -> bool:
+    """Whether a picture can be computed together with those in the group."""
+    shapes = [each.pixels.shape for _, each in group if isinstance(each, Picture)]
+    if len(group) >= 2 * most:
+        return False
+    return isinstance(picture, str) or not shapes or (len(shapes) < most and shapes[0] == picture.pixels.shape)
 
 
-def _rows(answers: Sequence[Answer], names: Sequence[str]) -> Iterator[tuple[str, int, str, int, float]]:
-    """image, rank from 1, class, output, probability."""
-    for answer in answers:
-        for rank, (k, share) in enumerate(answer.top, start=1):
-            yield answer.image, rank, names[k], k, share
-
-
-def _content(answers: Sequence[Answer], names: Sequence[str], net: Net) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    for answer in answers:
-        if answer.error:
-            images.append({"image": answer.image, "error": answer.error})
+def _computed(job: Job, group: Sequence[tuple[Source, Picture | str]], pool: Executor) -> list[Callable[[], Answer]]:
+    """Calls that wait for the answers of a group, whose outputs are computed."""
+    outputs = iter(_outputs(job, [picture for _, picture in group if isinstance(picture, Picture)]))
+    calls: list[Callable[[], Answer]] = []
+    for source, picture in group:
+        y = next(outputs) if isinstance(picture, Picture) else ""
+        if isinstance(picture, str) or isinstance(y, str):
+            failed = Answer(source.name, error=picture if isinstance(picture, str) else f"{source.name}: {y}")
+            calls.append(lambda answer=failed: answer)  # type: ignore[misc]
         else:
-            top = [{"class": names[k], "index": k, "probability": share} for k, share in answer.top]
-            images.append({"image": answer.image, "predictions": top})
-    return {"device": net.device.key, "bytes": memory_bytes(net), "images": images}
+            calls.append(pool.submit(finish, source, picture, y, job.output, job.prepare, job.top).result)
+    return calls
 
 
-def _write_csv(answers: Sequence[Answer], names: Sequence[str]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("image", "rank", "class", "index", "probability"))
-    for image, rank, name, k, share in _rows(answers, names):
-        writer.writerow((image, rank, name, k, f"{share:.6f}"))
-
-
-def _print_table(answers: Sequence[Answer], names: Sequence[str]) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("class", overflow="fold")
-    table.add_column("probability", justify="right", no_wrap=True)
-    for image, rank, name, _, share in _rows(answers, names):
-        table.add_row(image if rank == 1 else "", name, percent(share), style="bold" if rank == 1 else "dim")
-    if table.row_count:
-        console().print(table)
+def _outputs(job: Job, pictures: Sequence[Picture]) -> Iterable[Any]:
+    """The output for each picture; where pictures have sizes of their own, why there is none."""
+    if not pictures:
+        return []
+    x = job.prepare.numbers(np.stack([picture.pixels for picture in pictures]))
+    if job.net.network.channels_last:
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    try:
+        return job.output.of(job.net.predict(x, batch_size=job.batch, memory=job.memory, build_progress=job.building))
+    except (BudgetError, ModelFileError, ShapeError) as error:
+        if job.prepare.size is not None:
+            raise
+        return [str(error)] * len(pictures)

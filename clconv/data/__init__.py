@@ -8,8 +8,9 @@ from clconv.data.dataset import ArrayDataset, Dataset, Subset, check_labels, che
 from clconv.data.detect import open_dataset
 from clconv.data.folder import ImageFolder, split_folders
 from clconv.data.idx import IdxDataset, mnist, read_idx
-from clconv.data.image import read_image
+from clconv.data.image import open_picture, read_image
 from clconv.data.loader import Batch, Loader
+from clconv.data.preprocess import Preprocessing, preprocessing
 from clconv.data.transform import Augmentation, Normalization
 
 __all__ = [
@@ -22,11 +23,14 @@ __all__ = [
     "ImageFolder",
     "Loader",
     "Normalization",
+    "Preprocessing",
     "Subset",
     "check_labels",
     "check_seed",
     "mnist",
     "open_dataset",
+    "open_picture",
+    "preprocessing",
     "read_idx",
     "read_image",
     "split",

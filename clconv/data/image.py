@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB; a larger picture 
 SUFFIXES = frozenset(
     f".{each}" for each in ("bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm")
 ) | {".tif", ".tiff", ".webp"}
+GREY_MODES = ("1", "L", "LA", "La")
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -53,6 +54,25 @@ def read_image(
             return _pixels(image, wanted, channels)
     except Exception as error:  # a damaged file makes Pillow's decoders raise anything from struct.error up
         raise DataError(f"{path}: {reason(error)}") from error
+
+
+def open_picture(
+    source: str | os.PathLike[str] | IO[bytes], *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """The whole picture, upright, as Pillow's RGB or, of a grey one, L; see `read_image` for what becomes of others.
+
+    Args:
+        source: a path, or an open file with the bytes of a picture. name: in messages; left out, the path.
+
+    Raises:
+        DataError: missing, damaged, too large or not an image; the message names it and the reason.
+    """
+    try:
+        with Image.open(source) as image:
+            _check_pixels(image.size, max_pixels)
+            return _upright(image)
+    except Exception as error:  # as in read_image
+        raise DataError(f"{name or source}: {reason(error)}") from error
 
 
 def image_extent(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -102,7 +122,8 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
         raise ValueError(f"{size[0]}x{size[1]} pixels are more than the limit of {max_pixels}")
 
 
-def _pixels(image: Image.Image, size: tuple[int, int] | None, channels: int) -> NDArray[np.uint8]:
+def _upright(image: Image.Image) -> Image.Image:
+    """RGB, or L of a grey picture, turned as its EXIF data say."""
     upright: Image.Image = ImageOps.exif_transpose(image)
     if upright.mode == "F":
         raise ValueError("floating-point pixels have no known range; convert the picture to 8 or 16 bits")
@@ -110,7 +131,11 @@ def _pixels(image: Image.Image, size: tuple[int, int] | None, channels: int) -> 
         upright = Image.fromarray((np.asarray(upright).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
     if upright.mode == "P":  # by way of RGBA: Pillow warns about palettes with transparency otherwise
         upright = upright.convert("RGBA")
-    upright = upright.convert("RGB" if channels == 3 else "L")
+    return upright.convert("L" if upright.mode in GREY_MODES else "RGB")
+
+
+def _pixels(image: Image.Image, size: tuple[int, int] | None, channels: int) -> NDArray[np.uint8]:
+    upright = _upright(image).convert("RGB" if channels == 3 else "L")
     if size is not None and upright.size != (size[1], size[0]):
         upright = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BILINEAR)
     pixels: NDArray[Any] = np.array(upright, np.uint8)

@@ -12,6 +12,7 @@ from .._core.conv import Conv2d, ConvTranspose2d
 from .._core.conv_depthwise import DepthwiseConv2d, DepthwiseTranspose2d
 from .._core.fc import FullyConnected
 from .._core.window import Window
+from ..errors import ShapeError
 from ..graph import Value
 from ..shapes import TensorSpec
 from .onnx_table import operator
@@ -296,6 +297,8 @@ def matmul(b: Builder, n: Op) -> Tensor:
         return b.fold(np.matmul(a.array, untransposed(b, w).array), a, w)  # type: ignore[union-attr]
     if isinstance(w, Host) and w.name in b.transposed and len(a.shape) >= 2:
         units, length = w.shape
+        if a.shape[-1] != length:
+            raise ShapeError(f"rows of {a.shape[-1]} values, of which the matrix takes {length}")
         rows: Any = a.viewed((math.prod(a.shape[:-1]), length)) if isinstance(a, Device) else a
         return b.made(fully_connected(b, rows, w, units, None), (*a.shape[:-1], units), a)
     from .._core.plain_matmul import MatMulPlain

@@ -101,6 +101,31 @@ class OnnxNetwork(Network):
             self.graph(batch, train=False)
         return self._built[batch]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image, whatever the order of the input's axes."""
+        a, b, c = self.input_shape
+        return (c, a, b) if self.channels_last else (a, b, c)
+
+    def with_image(self, size: tuple[int, int]) -> OnnxNetwork:
+        """The same network for images of (H, W) pixels."""
+        channels = self.image_shape[0]
+        return self.with_input((*size, channels) if self.channels_last else (channels, *size))
+
+    @property
+    def open_size(self) -> bool:
+        """Whether the file leaves height and width open."""
+        dims = self.port.dims
+        if dims is None or len(dims) != 4:
+            return dims is None
+        return not any(isinstance(d, int) for d in (dims[1:3] if self.channels_last else dims[2:]))
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the input is (N, H, W, C), as Keras has it."""
+        dims = self.port.dims
+        return dims is not None and len(dims) == 4 and dims[3] in (1, 3) and dims[1] not in (1, 3)
+
     def output_types(self, batch: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and type of each output by its name in the file, for `batch` images."""
         found = self.results(batch).outputs

@@ -146,6 +146,25 @@ class Network:
         return None
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image, whatever the order of the input's axes."""
+        return self.input_shape
+
+    def with_image(self, size: tuple[int, int]) -> Network:
+        """The same network for images of (H, W) pixels."""
+        return self.with_input((self.image_shape[0], *size))
+
+    @property
+    def open_size(self) -> bool:
+        """Whether images of any height and width are taken."""
+        return False
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the input is (N, H, W, C)."""
+        return False
+
+    @property
     def batch(self) -> int:
         """Images for a look at shapes."""
         return self.fixed_batch or 1
