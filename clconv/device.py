@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyopencl
 
 KINDS = ("gpu", "accelerator", "cpu")
+FINE_GRAINED = 1 << 1  # CL_DEVICE_SVM_FINE_GRAIN_BUFFER
 INSTALL_HINT = (
     'on x86-64 Linux, pip install "clconv[cpu]" brings a driver for the processor; '
     "elsewhere install the OpenCL driver of the device, or PoCL"
@@ -46,6 +47,7 @@ class DeviceFacts:
         keeps_programs: its driver caches compiled kernels itself.
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.
         has_local: local memory is memory of its own, not a part of global memory.
+        shares_memory: the host may read and write buffers where they are (fine-grained shared memory).
         base_align_bytes: alignment of a buffer's start.
     """
 
@@ -71,6 +73,7 @@ class DeviceFacts:
     global_bytes: int
     local_bytes: int
     has_local: bool
+    shares_memory: bool
     max_work_group: int
     base_align_bytes: int
     extensions: frozenset[str]
@@ -259,6 +262,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         global_bytes=int(ask("global_mem_size", 1 << 27)),
         local_bytes=int(ask("local_mem_size", 1 << 15)),
         has_local=int(ask("local_mem_type", 2)) == 1,
+        shares_memory=kind == "cpu" and bool(int(ask("svm_capabilities", 0)) & FINE_GRAINED),
         max_work_group=int(ask("max_work_group_size", 1)),
         base_align_bytes=max(1, int(ask("mem_base_addr_align", 1024)) // 8),
         extensions=frozenset(str(ask("extensions", "")).split()),

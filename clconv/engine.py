@@ -181,6 +181,7 @@ class Session:
         self._values: dict[str, Value] = {}
         self._slabs: dict[str, list[Slab]] = {}
         self._arena: list[Slab] = []
+        self.planned_bytes = 0  # what is loaded plus the arena, as planned
         self._executables: OrderedDict[int, _Executable] = OrderedDict()
 
     def load(self, values: Mapping[str, Value], arrays: Mapping[str, Array]) -> None:
@@ -193,6 +194,7 @@ class Session:
                 self._slabs[tag] = [self.allocator.allocate(size, tag, f"loading {tag}") for size in sizes]
                 for slab in self._slabs[tag]:
                     self.allocator.fill(slab)
+            self._count()
             for name, value in values.items():
                 if value.parameter and value.parameter.derive:
                     self.write(name, value.parameter.derive(arrays))
@@ -249,21 +251,19 @@ class Session:
             wanted = plan.graph.outputs if fetch is None else fetch
             results = {}
             for name in wanted:
-                tensor, block = executable.outputs[name], plan.facts.block
-                stored = np.empty(tensor.spec.storage_shape(block), tensor.spec.dtype)
+                tensor, shape = executable.outputs[name]
+                stored = np.empty(shape, tensor.spec.dtype)
                 tensor.read(stored, f"output {name}")
-                results[name] = unpack(stored, tensor.spec, block)
+                results[name] = unpack(stored, tensor.spec, plan.facts.block)
             assert self.allocator.live_bytes == self.planned_bytes, (
                 self.allocator.by_tag,
                 self.planned_bytes,
             )
             return results
 
-    @property
-    def planned_bytes(self) -> int:
-        """What is loaded plus the arena, as planned."""
+    def _count(self) -> None:
         persistent = self._residence.nbytes() if self._residence else 0
-        return persistent + sum(slab.nbytes for slab in self._arena)
+        self.planned_bytes = persistent + sum(slab.nbytes for slab in self._arena)
 
     def usage(self, mode: str) -> Usage | None:
         """What the plans recorded here take, planned and measured; None before the first."""
@@ -296,7 +296,7 @@ class Session:
                     plan,
                     recording,
                     {name: tensors[value] for name, value in plan.graph.inputs.items()},
-                    {name: tensors[value] for name, value in plan.graph.outputs.items()},
+                    {n: (tensors[v], v.spec.storage_shape(plan.facts.block)) for n, v in plan.graph.outputs.items()},
                     nodes,
                     progress,
                 )
@@ -337,6 +337,8 @@ class Session:
         except BaseException:
             self._free_arena()
             raise
+        finally:
+            self._count()
 
     def _free_arena(self) -> None:
         for slab in self._arena:
@@ -389,6 +391,7 @@ class Session:
             self._slabs = {}
             self._residence = None
             self._values = {}
+            self._count()
 
 
 @dataclass
@@ -396,7 +399,7 @@ class _Executable:
     plan: Plan  # kept alive: sessions know plans by identity
     recording: Recording
     inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
+    outputs: dict[str, tuple[Tensor, tuple[int, ...]]]  # with the shapes of what they store
     nodes: list[Node]  # of each launch
     progress: Progress | None
     fresh: bool = True

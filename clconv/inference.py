@@ -29,8 +29,10 @@ class Inference:
         self.network = network
         self.device = device
         self._plans: dict[tuple[str, int, tuple[int, ...], bool], Plan] = {}
+        self._runs: dict[tuple[object, ...], tuple[int, Plan]] = {}
         self._session: Session | None = None
         self._loaded: tuple[object, ...] = ()
+        self._opened: Plan | None = None
 
     def plan(self, what: str, batch: int, network: Network | None = None, budget: int | None = None) -> Plan:
         """The plan for a batch; nothing is allocated.
@@ -82,14 +84,27 @@ class Inference:
                     raise
                 most = batch // 2
 
+    def runs(self, count: int, wanted: int | None, budget: int | None, network: Network) -> tuple[int, Plan]:
+        """Images per run (see `batch_size`) and the plan for so many, remembered for the last few questions."""
+        key = (count, wanted, budget, network.input_shape)
+        if key not in self._runs:
+            batch = self.batch_size(count, wanted, budget, OUTPUT, network)
+            self._runs[key] = batch, self.plan(OUTPUT, batch, network, budget)
+            while len(self._runs) > engine.MAX_PLANS:
+                self._runs.pop(next(iter(self._runs)))
+        return self._runs[key]
+
     def open(self, plan: Plan, arrays: Mapping[str, Array], budget: int | None) -> Session:
         """A session with the weights that the plan reads; the one at hand where it serves."""
+        if self._session is not None and plan is self._opened and self._session.allocator.budget == budget:
+            return self._session
         held = tuple((name, value.spec) for name, value in plan.graph.persistent.items())
         if self._session is None or self._loaded != held or self._session.allocator.budget != budget:
             self.release()
             session = Session(self.device, budget)
             session.load(plan.graph.persistent, arrays)
             self._session, self._loaded = session, held
+        self._opened = plan
         return self._session
 
     @property
@@ -101,7 +116,7 @@ class Inference:
         """Frees the device memory; plans are kept."""
         if self._session is not None:
             self._session.release()
-        self._session, self._loaded = None, ()
+        self._session, self._loaded, self._opened = None, (), None
 
 
 def check_budget(plan: Plan, budget: int | None, who: str) -> None:

@@ -330,8 +330,7 @@ class Net:
         x = images(self.network, self.normalization, x, "predict")
         network, budget = self.network.fitted(x.shape), _budget(memory)
         if len(x):
-            batch = self._inference.batch_size(len(x), batch_size, budget, OUTPUT, network)
-            plan = self._inference.plan(OUTPUT, batch, network, budget)
+            batch, plan = self._inference.runs(len(x), batch_size, budget, network)
             with self._lock:
                 if self._held is None:  # not by `self.network`, whose own size may be one that does not work
                     self._held = network.initial(self._seed)

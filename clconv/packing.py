@@ -38,9 +38,9 @@ def pack(array: Array, spec: TensorSpec, block: int) -> Array:
 
 def unpack(stored: Array, spec: TensorSpec, block: int) -> Array:
     """The inverse of `pack`: padding dropped, shape `spec.shape`, C-contiguous."""
-    stored = stored.reshape(spec.storage_shape(block))
     if spec.layout == "plain":
-        return stored
+        return stored.reshape(spec.shape)
+    stored = stored.reshape(spec.storage_shape(block))
     if spec.layout == "block":
         n, c, h, w = spec.shape
         return np.ascontiguousarray(stored.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c])

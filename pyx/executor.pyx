@@ -2,7 +2,7 @@
 
 A layer records into a `Recorder`, which only notes what is to be launched: programs are then built in
 parallel, and `Recorder.finish` makes one cl_kernel per launch, sets its arguments once and returns a
-`Recording`. Replaying is a loop of enqueues on an in-order queue that never takes the GIL.
+`Recording`. Replaying is a loop of enqueues on an in-order queue, without the GIL.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t

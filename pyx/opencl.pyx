@@ -18,6 +18,12 @@ cdef bint _loaded = False
 _SYMBOLS = {
     "create_buffer": "clCreateBuffer",
     "release_buffer": "clReleaseMemObject",
+    "share": "clSVMAlloc",
+    "unshare": "clSVMFree",
+    "retain_context": "clRetainContext",
+    "release_context": "clReleaseContext",
+    "retain_queue": "clRetainCommandQueue",
+    "release_queue": "clReleaseCommandQueue",
     "create_kernel": "clCreateKernel",
     "release_kernel": "clReleaseKernel",
     "set_kernel_arg": "clSetKernelArg",
@@ -49,6 +55,12 @@ cpdef void load() except *:
     library = ctypes.CDLL(pyopencl()._cl.__file__)
     _take(&cl.create_buffer, library, "create_buffer")
     _take(&cl.release_buffer, library, "release_buffer")
+    _take(&cl.share, library, "share")
+    _take(&cl.unshare, library, "unshare")
+    _take(&cl.retain_context, library, "retain_context")
+    _take(&cl.release_context, library, "release_context")
+    _take(&cl.retain_queue, library, "retain_queue")
+    _take(&cl.release_queue, library, "release_queue")
     _take(&cl.create_kernel, library, "create_kernel")
     _take(&cl.release_kernel, library, "release_kernel")
     _take(&cl.set_kernel_arg, library, "set_kernel_arg")

@@ -81,6 +81,12 @@ def test_facts_of_real_device(device: Device) -> None:
     assert device.queue is device.queue and device.context is device.context
 
 
+@pytest.mark.parametrize("kind, svm, shared", [(CPU, 3, True), (CPU, 1, False), (CPU, 0, False), (GPU, 3, False)])
+def test_memory_shared_with_the_host(pretend, kind: int, svm: int, shared: bool) -> None:
+    pretend([fake_platform("P", fake_device("d", kind, svm_capabilities=svm))])
+    assert dev.devices(probe=False)[0].facts.shares_memory is shared
+
+
 def test_buffers_start_where_the_facts_say(device: Device) -> None:
     cl = drivers.opencl()
     x = np.arange(17, dtype=np.float32)

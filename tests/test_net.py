@@ -1,5 +1,6 @@
 """What users do with a Net: predict, evaluate, fit, save, load, resume, and the mistakes they make."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -225,6 +226,19 @@ def test_networks_share_a_device(device):
         first = a.predict(x)
         assert b.predict(x).tobytes() != first.tobytes()
         assert a.predict(x).tobytes() == first.tobytes()
+
+
+def test_garbage_frees_its_memory(device, monkeypatch):
+    """A network that refers to itself goes by the cycle collector, with its allocator, while the queue may be busy."""
+    failures = []
+    monkeypatch.setattr(sys, "unraisablehook", failures.append)
+    net = cc.Net(PATTERN, device=device)
+    net.itself = net
+    net.predict(data(2)[0])
+    net._test._session._executables.popitem()[1].recording.run()
+    del net
+    gc.collect()
+    assert not failures
 
 
 def test_close_frees_the_device(device):

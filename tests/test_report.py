@@ -40,6 +40,7 @@ FACTS = DeviceFacts(
     global_bytes=2**35,
     local_bytes=2**15,
     has_local=False,
+    shares_memory=False,
     max_work_group=1024,
     base_align_bytes=128,
     extensions=frozenset(),

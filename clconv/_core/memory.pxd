@@ -2,6 +2,7 @@ from .opencl cimport cl_handle
 
 cdef class Slab:
     cdef cl_handle handle
+    cdef void* host
     cdef readonly size_t nbytes
     cdef readonly str tag
     cdef readonly object allocator
@@ -14,6 +15,7 @@ cdef class Allocator:
     cdef readonly size_t live_bytes
     cdef readonly size_t peak_bytes
     cdef readonly dict by_tag
+    cdef int _free(self, Slab slab) except -1
 
 cdef class Tensor:
     cdef readonly Slab slab

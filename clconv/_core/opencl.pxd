@@ -7,6 +7,12 @@ ctypedef void* cl_handle
 cdef struct EntryPoints:
     cl_handle (*create_buffer)(cl_handle context, uint64_t flags, size_t size, void* host, int32_t* status) noexcept nogil
     int32_t (*release_buffer)(cl_handle buffer) noexcept nogil
+    void* (*share)(cl_handle context, uint64_t flags, size_t size, uint32_t alignment) noexcept nogil
+    void (*unshare)(cl_handle context, void* memory) noexcept nogil
+    int32_t (*retain_context)(cl_handle context) noexcept nogil
+    int32_t (*release_context)(cl_handle context) noexcept nogil
+    int32_t (*retain_queue)(cl_handle queue) noexcept nogil
+    int32_t (*release_queue)(cl_handle queue) noexcept nogil
     cl_handle (*create_kernel)(cl_handle program, const char* name, int32_t* status) noexcept nogil
     int32_t (*release_kernel)(cl_handle kernel) noexcept nogil
     int32_t (*set_kernel_arg)(cl_handle kernel, uint32_t index, size_t size, const void* value) noexcept nogil

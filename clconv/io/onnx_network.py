@@ -169,6 +169,8 @@ class OnnxNetwork(Network):
         Raises:
             ShapeError: the file does not take them.
         """
+        if tuple(shape[1:]) == self.sizes:
+            return self
         dims = self.port.dims
         wanted = dims[1:] if dims is not None else (None,) * (len(shape) - 1)
         if len(shape) != len(wanted) + 1 or any(
