@@ -228,7 +228,7 @@ cdef class Recording:
         check(status, "waiting for the device")
 
     def profile(self, queue):
-        """Runs once on a queue with profiling enabled, as `run` does: [(label, start, end)], in seconds since the first."""
+        """Runs once on a queue with profiling enabled, as `run` does: [(label, start, end)], seconds from the first."""
         cdef cl_handle handle = <cl_handle><size_t>queue.int_ptr
         cdef cl_handle* events = <cl_handle*>calloc(self.count + 1, sizeof(cl_handle))
         cdef size_t i
