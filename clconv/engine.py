@@ -137,7 +137,7 @@ def make_plan(graph: Graph, facts: DeviceFacts, *, pick: Pick = first, guard_byt
     choices, costs = {}, {}
     for node in graph.nodes:
         specs, outs = node.input_specs(), [value.spec for value in node.outputs]
-        choices[node] = pick(node.layer.choices(facts, specs, outs))
+        choices[node] = pick(node.layer.offered(facts, specs, outs))
         costs[node] = node.layer.cost(specs, outs, facts)
     workspace = {node: choice.workspace_bytes for node, choice in choices.items()}
     intervals = planner.lifetimes(graph, facts.block, workspace)

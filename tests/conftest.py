@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("RUSTICL_ENABLE", "llvmpipe")  # read by Mesa when the loader first looks for drivers
+os.environ.setdefault("CLCONV_TUNING", "0")  # what somebody tuned here must not decide what is tested
 UNDER_OCLGRIND = "oclgrind" in os.environ.get("LD_PRELOAD", "")
 if UNDER_OCLGRIND:
     os.environ.setdefault("CLCONV_DEVICE", "oclgrind")

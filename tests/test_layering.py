@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["errors"],
     ["files", "settings", "shapes"],
-    ["tuning", "packing"],
+    ["tuning", "packing", "tuned"],
     ["probe"],
     ["drivers"],
     ["device"],
