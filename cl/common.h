@@ -141,7 +141,8 @@ static inline real max_lanes(VF v)
 #define any_lane(v) any(v)
 #endif
 
-// y = activation(x): 0 none, 1 ReLU, 2 leaky ReLU, 3 ReLU6, 4 sigmoid, 5 tanh (layer.pyx: ACTIVATIONS).
+// y = activation(x): 0 none, 1 ReLU, 2 leaky ReLU, 3 ReLU6, 4 sigmoid, 5 tanh, 6 SiLU, 7 hard swish (layer.pyx:
+// ACTIVATIONS). The last two have no gradient from y.
 // NaN passes through. f(0) = 0 for all but the sigmoid, whose writers mask the channel tail.
 #define SIGMOID 4
 static inline VF activate(VF x, int activation, float slope)
@@ -152,6 +153,8 @@ static inline VF activate(VF x, int activation, float slope)
     case 3: return select(select(x, (VF)(0), x < (VF)(0)), (VF)(6), x > (VF)(6));
     case 4: return (VF)(1) / ((VF)(1) + exp(-x));
     case 5: return tanh(x);
+    case 6: return x / ((VF)(1) + exp(-x));
+    case 7: return x * clamp(x / 6 + (VF)(0.5f), (VF)(0), (VF)(1));
     default: return x;
     }
 }

@@ -6,76 +6,9 @@
 // Tensors   row-major; a and b have stride 0 along what is broadcast, and 0 or 1 along a row (a5, b5)
 // Launch    1-D, any work-group size; the guard is `items`
 // Aliasing  y may be x; y may be that of a and b which is as large as y
-// Codes     UNARY and BINARY of plain_elementwise.pyx, in their order. NaN passes through min, max and clip.
+// Codes     of functions.h
 
-#include "plain.h"
-
-static inline VF softplus(VF x)
-{
-    return fmax(x, (VF)(0)) + log1p(exp(-fabs(x)));
-}
-
-static inline VF below_zero(VF x, VF below)
-{
-    return select(x, below, x < (VF)(0));
-}
-
-static inline VF clip(VF x, real least, real most)
-{
-    const VF raised = select(x, (VF)(least), x < (VF)(least));
-    return select(raised, (VF)(most), raised > (VF)(most));
-}
-
-static inline VF apply_unary(VF x, int op, real a, real b)
-{
-    switch (op) {
-    case 1: return fma((VF)(a), x, (VF)(b));
-    case 2: return below_zero(x, (VF)(0));
-    case 3: return below_zero(x, x * a);
-    case 4: return below_zero(x, expm1(x) * a);
-    case 5: return below_zero(x, expm1(x) * a) * b;
-    case 6: return below_zero(x, expm1(x / a) * a);
-    case 7: return select(x, (VF)(0), x <= (VF)(a));
-    case 8: return (VF)(1) / ((VF)(1) + exp(-x));
-    case 9: return clip(fma((VF)(a), x, (VF)(b)), 0, 1);
-    case 10: return x * clip(x / 6 + (VF)(0.5f), 0, 1);
-    case 11: return tanh(x);
-    case 12: return softplus(x);
-    case 13: return x / ((VF)(1) + fabs(x));
-    case 14: return x * tanh(softplus(x));
-    case 15: return clip(x, a, b);
-    case 16: return fabs(x);
-    case 17: return -x;
-    case 18: return sqrt(x);
-    case 19: return exp(x);
-    case 20: return log(x);
-    case 21: return (VF)(1) / x;
-    case 22: return floor(x);
-    case 23: return ceil(x);
-    case 24: return rint(x);
-    case 25: return sign(x);
-    case 26: return erf(x);
-    default: return x;
-    }
-}
-
-static inline VF apply_binary(VF a, VF b, int op)
-{
-    switch (op) {
-    case 0: return a + b;
-    case 1: return a - b;
-    case 2: return a * b;
-    case 3: return a / b;
-    case 4: return pow(a, b);
-    case 5: return select(a, b, (b < a) | isnan(b));
-    case 6: return select(a, b, (b > a) | isnan(b));
-    case 7: return select(a, a * b, a < (VF)(0));
-    case 8: return select((VF)(0), (VF)(1), a > b);
-    case 9: return select((VF)(0), (VF)(1), a >= b);
-    case 10: return select((VF)(1), b, a < (VF)(0));
-    default: return select((VF)(0), (VF)(1), a == b);
-    }
-}
+#include "functions.h"
 
 __kernel void unary(TENSOR(const, x), TENSOR(, y), int items, int count, int op, real a, real b)
 {

@@ -7,7 +7,7 @@
 // Aliasing  dx may be dy
 // Codes     UNARY of plain_elementwise.pyx, in its order
 
-#include "plain.h"
+#include "functions.h"
 
 static inline VF sigmoid(VF x)
 {
@@ -18,6 +18,25 @@ static inline VF mish_slope(VF x)
 {
     const VF t = tanh(fmax(x, (VF)(0)) + log1p(exp(-fabs(x))));
     return fma(x * sigmoid(x), fma(-t, t, (VF)(1)), t);
+}
+
+static inline VF silu_slope(VF x, real a)
+{
+    const VF s = sigmoid(x * a);
+    return fma(x * a, s * ((VF)(1) - s), s);
+}
+
+static inline VF gelu_slope(VF x)
+{
+    const VF density = exp(-x * x * 0.5f) * (0.5f * M_SQRT1_2_F * (real)M_2_SQRTPI_F);
+    return fma(x, density, (VF)(0.5f) * ((VF)(1) + erf(x * (real)M_SQRT1_2_F)));
+}
+
+static inline VF gelu_tanh_slope(VF x)
+{
+    const VF t = tanh(GELU_SCALE * fma(x * x, x * GELU_CUBE, x));
+    const VF inner = GELU_SCALE * fma(x * x, (VF)(3 * GELU_CUBE), (VF)(1));
+    return (VF)(0.5f) * fma(x * inner, fma(-t, t, (VF)(1)), (VF)(1) + t);
 }
 
 static inline VF hard_swish_slope(VF x)
@@ -57,6 +76,9 @@ static inline VF slope(VF v, int op, real a, real b)
     case 20: return one / v;
     case 21: return -v * v;
     case 26: return (VF)(M_2_SQRTPI_F) * exp(-v * v);
+    case 27: return silu_slope(v, a);
+    case 28: return gelu_slope(v);
+    case 29: return gelu_tanh_slope(v);
     default: return zero;
     }
 }

@@ -5,6 +5,10 @@ from clconv.shapes import blocks
 from clconv._core.layer import Layer, plane_of
 
 
+# Not monotone, so that y does not tell the slope: for test-time mode; `UnaryBlocks` has their gradient.
+FROM_INPUT = ("silu", "hard_swish")
+
+
 class Activation(Layer):
     """y = f(x); f by name, see `ACTIVATIONS` in layer.pyx. `slope` is the leaky ReLU's."""
 
@@ -15,6 +19,10 @@ class Activation(Layer):
     def __init__(self, activation, slope=0.0):
         self.activation = activation
         self.slope = slope
+
+    @property
+    def differentiable(self):
+        return self.activation not in FROM_INPUT
 
     def gradient(self, emit, values, dy, wanted):
         return {"x": unactivated(self, emit, values["y"], dy["y"])}

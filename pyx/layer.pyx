@@ -11,7 +11,7 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 # Activation codes of cl/common.h, in the order of its switch.
-ACTIVATIONS = ("none", "relu", "leaky_relu", "relu6", "sigmoid", "tanh")
+ACTIVATIONS = ("none", "relu", "leaky_relu", "relu6", "sigmoid", "tanh", "silu", "hard_swish")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from clconv.errors import ArgumentError, ShapeError
 from clconv._core.layer import Layer
 from clconv._core.plain_index import filled, floats, merged, plain, strides_of
 
-# Codes of cl/plain_elementwise.cl and cl/plain_gradient.cl, in their order, with what a and b are.
+# Codes of cl/functions.h and cl/plain_gradient.cl, in their order, with what a and b are.
 UNARY = (
     "identity",
     "affine",  # a x + b
@@ -36,6 +36,9 @@ UNARY = (
     "round",  # to even
     "sign",
     "erf",
+    "silu",  # x sigmoid(a x)
+    "gelu",  # x times the normal distribution function at x
+    "gelu_tanh",  # the same by tanh
 )
 # What the gradient reads instead of x: functions whose slope follows from y, or is the same everywhere.
 UNARY_KEEPS = {
@@ -56,6 +59,7 @@ BINARY = (
     "greater_equal",
     "prelu_slope",  # 1 where a >= 0, else b
     "equal",
+    "keep",  # a where b is not zero, else 0
 )
 CONSTANT = ("greater", "greater_equal", "prelu_slope", "equal")  # their slope is zero almost everywhere
 
@@ -138,7 +142,7 @@ class Binary(Layer):
 
     @property
     def keeps(self):
-        return {"div": ("b", "y"), "pow": ("a", "b", "y")}.get(self.op, () if self.op in ("add", "sub") else ("a", "b"))
+        return {"div": ("b", "y"), "pow": ("a", "b", "y"), "keep": ("b",)}.get(self.op, () if self.op in ("add", "sub") else ("a", "b"))
 
     @property
     def differentiable(self):
@@ -171,6 +175,8 @@ class Binary(Layer):
             return dy if first else emit(Unary("neg"), dy)
         if self.op == "mul":
             return emit(Binary("mul"), dy, b if first else a)
+        if self.op == "keep":
+            return emit(Binary("keep"), dy, b) if first else emit(Unary("affine"), dy)
         if self.op == "div":
             over = emit(Binary("div"), dy, b)
             return over if first else emit(Unary("neg"), emit(Binary("mul"), over, y))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .onnx_elementwise import combine, unary
+from .onnx_elementwise import combine, gated, unary
 from .onnx_reduce import reduced
 from .onnx_shape import axis_of, reread
 from .onnx_table import operator
@@ -78,15 +78,7 @@ def group_normalization(b: Builder, n: Op) -> Tensor:
 @operator("Gelu")
 def gelu(b: Builder, n: Op) -> Tensor:
     """x times the normal distribution function at x, exact or by tanh."""
-    x = n.x()
-    if n.get("approximate", "none") == "tanh":
-        cubed = combine(b, "Mul", combine(b, "Mul", x, x), combine(b, "Mul", x, b.fold(np.float32(0.044715))))
-        inner = combine(b, "Mul", combine(b, "Add", x, cubed), b.fold(np.float32(math.sqrt(2 / math.pi))))
-        share = unary(b, inner, "tanh")
-    else:
-        share = unary(b, combine(b, "Mul", x, b.fold(np.float32(math.sqrt(0.5)))), "erf")
-    half = combine(b, "Mul", x, b.fold(np.float32(0.5)))
-    return combine(b, "Mul", half, combine(b, "Add", share, b.fold(np.float32(1))))
+    return unary(b, n.x(), "gelu_tanh" if n.get("approximate", "none") == "tanh" else "gelu")
 
 
 @operator("Shrink")
@@ -111,6 +103,5 @@ def lp_normalization(b: Builder, n: Op) -> Tensor:
 @operator("Swish")
 def swish(b: Builder, n: Op) -> Tensor:
     """x sigmoid(alpha x)."""
-    x = n.x()
-    inner = combine(b, "Mul", x, b.fold(np.float32(n.get("alpha", 1.0))))
-    return combine(b, "Mul", x, unary(b, inner, "sigmoid"))
+    alpha = float(n.get("alpha", 1.0))
+    return gated(b, n.x(), "silu") if alpha == 1 else unary(b, n.x(), "silu", alpha)

@@ -10,10 +10,11 @@ import numpy as np
 
 from .._core import elementwise
 from .._core.activation import Activation
+from .._core.layer import ACTIVATIONS
 from .._core.norm import BatchNormInfer
 from ..packing import Array
 from ..shapes import TensorSpec
-from .onnx_match import local_response
+from .onnx_match import gate_of, gelu_of, local_response
 from .onnx_shape import reread
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported
@@ -31,11 +32,22 @@ def activation(b: Builder, x: Tensor, name: str, slope: float = 0.0) -> Tensor:
 
 def unary(b: Builder, x: Tensor, name: str, first: float = 0.0, second: float = 0.0) -> Tensor:
     """y = f(x; first, second) element by element."""
+    if isinstance(x, Device) and x.value.spec.layout == "block":
+        from .._core.blockwise import UnaryBlocks
+
+        return b.made(b.add(UnaryBlocks(name, first, second), x.value), x.shape, x)
     from .._core.plain_elementwise import Unary
 
     if isinstance(x, Device) and x.value.spec.layout == "plain":
         return b.made(b.add(Unary(name, first, second), x.value), x.shape, x)
     return b.made(b.add(Unary(name, first, second), b.plain(x)), x.shape, x)
+
+
+def gated(b: Builder, x: Tensor, name: str) -> Tensor:
+    """x times a gate: SiLU and hard swish in a convolution's epilogue where nothing asks for their gradient."""
+    if b.train or name not in ACTIVATIONS or not isinstance(x, Device) or x.value.spec.layout != "block":
+        return unary(b, x, name, 1.0)
+    return activation(b, x, name)
 
 
 @operator("Relu", "Sigmoid", "Tanh")
@@ -81,7 +93,6 @@ UNARY: dict[str, tuple[str, Number, Number]] = {
     "Celu": ("celu", ("alpha", 1.0), 0.0),
     "ThresholdedRelu": ("thresholded_relu", ("alpha", 1.0), 0.0),
     "HardSigmoid": ("hard_sigmoid", ("alpha", 0.2), ("beta", 0.5)),
-    "HardSwish": ("hard_swish", 0.0, 0.0),
     "Softplus": ("softplus", 0.0, 0.0),
     "Softsign": ("softsign", 0.0, 0.0),
     "Mish": ("mish", 0.0, 0.0),
@@ -124,11 +135,17 @@ def unary_operator(b: Builder, n: Op) -> Tensor:
     return unary(b, x, name, first, second)
 
 
+@operator("HardSwish")
+def hard_swish(b: Builder, n: Op) -> Tensor:
+    """x times x/6 + 1/2 clipped to 0..1."""
+    return gated(b, n.x(), "hard_swish")
+
+
 @operator("Not")
 def logical_not(b: Builder, n: Op) -> Tensor:
-    """The opposite, on the host."""
+    """The opposite."""
     x = n.x()
-    return b.fold(np.logical_not(n.host(0, "input")), x)
+    return b.fold(np.logical_not(x.array), x) if isinstance(x, Host) else unary(b, x, "affine", -1.0, 1.0)
 
 
 # -------------------------------------------------------------------- two operands and more
@@ -159,13 +176,13 @@ BINARY: dict[str, tuple[Callable[[Array, Array], Any], str]] = {
     "Div": (_host_div, "div"),
     "Pow": (_host_pow, "pow"),
     "Mod": (_host_mod, ""),
-    "Equal": (np.equal, ""),
+    "Equal": (np.equal, "equal"),
     "Greater": (np.greater, "greater"),
     "GreaterOrEqual": (np.greater_equal, "greater_equal"),
     "Less": (np.less, "greater"),
     "LessOrEqual": (np.less_equal, "greater_equal"),
-    "And": (np.logical_and, ""),
-    "Or": (np.logical_or, ""),
+    "And": (np.logical_and, "mul"),
+    "Or": (np.logical_or, "max"),
     "Xor": (np.logical_xor, ""),
 }
 MIRRORED = ("Less", "LessOrEqual")  # a < w is w > a
@@ -182,9 +199,26 @@ def binary_operator(b: Builder, n: Op) -> Tensor:
         for x, known, name in ((a, w, n.node.inputs[0]), (w, a, n.node.inputs[1])):
             if isinstance(x, Device) and isinstance(known, Host) and _becomes_bias(b, x, known, name):
                 return x
-    if n.node.op == "Div" and (found := local_response(b, a, w)) is not None:
+    found = composed(b, n)
+    if found is not None:
         return found
     return combine(b, n.node.op, a, w)
+
+
+def composed(b: Builder, n: Op) -> Tensor | None:
+    """The one operator that a composition which ends in this node is; None where it ends none."""
+    a, w = n.x(0), n.x(1)
+    if n.node.op == "Div":
+        return local_response(b, a, w) or _gated_by(b, n)
+    if n.node.op != "Mul":
+        return None
+    inner = gelu_of(b, n)
+    return unary(b, inner, "gelu") if inner is not None else _gated_by(b, n)
+
+
+def _gated_by(b: Builder, n: Op) -> Tensor | None:
+    found = gate_of(b, n)
+    return None if found is None else gated(b, *found)
 
 
 def _becomes_bias(b: Builder, x: Device, number: Host, name: str) -> bool:
@@ -223,12 +257,22 @@ def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
         return b.made(b.add(elementwise.Add(2), b.image(a), b.image(w)), a.shape, a, w)
     if not name:
         raise Unsupported(f"{op} of values that are computed while the network runs is not supported")
+    first, second = (w, a) if op in MIRRORED else (a, w)
+    return of_two(b, name, first, second, np.bool_ if op in COMPARISONS else None)
+
+
+def of_two(b: Builder, name: str, a: Tensor, w: Tensor, dtype: Any = None) -> Tensor:
+    """f(a, w) element by element, broadcast: in channel blocks where an operand of the full shape lies there."""
+    shape = np.broadcast_shapes(a.shape, w.shape)
+    whole = any(isinstance(t, Device) and t.blocked and t.shape == shape for t in (a, w))
+    if whole and 2 <= len(shape) <= 4:
+        from .._core.blockwise import BinaryBlocks
+
+        operands = [b.image(reread(b, t, (1,) * (len(shape) - len(t.shape)) + t.shape)) for t in (a, w)]
+        return b.made(b.add(BinaryBlocks(name), *operands), shape, a, w, dtype=dtype)
     from .._core.plain_elementwise import Binary
 
-    shape = np.broadcast_shapes(a.shape, w.shape)
-    first, second = (w, a) if op in MIRRORED else (a, w)
-    y = b.add(Binary(name), b.plain(first), b.plain(second))
-    return b.made(y, shape, a, w, dtype=np.bool_ if op in COMPARISONS else None)
+    return b.made(b.add(Binary(name), b.plain(a), b.plain(w)), shape, a, w, dtype=dtype)
 
 
 def _per_channel(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor | None:
@@ -279,32 +323,30 @@ def extreme(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
     """The larger ("Max") or smaller ("Min") of two."""
     if isinstance(a, Host) and isinstance(w, Host):
         return b.fold((np.maximum if op == "Max" else np.minimum)(a.array, w.array), a, w)
-    from .._core.plain_elementwise import Binary
-
-    shape = np.broadcast_shapes(a.shape, w.shape)
-    return b.made(b.add(Binary(op.lower()), b.plain(a), b.plain(w)), shape, a, w)
+    return of_two(b, op.lower(), a, w)
 
 
 @operator("PRelu")
 def prelu(b: Builder, n: Op) -> Tensor:
     """x where x >= 0, else slope x; the slope is broadcast."""
-    from .._core.plain_elementwise import Binary
-
     x, slope = n.x(0), n.x(1)
     if n.opset < 7 and len(slope.shape) == 1 and slope.shape != (1,):  # one number per channel
         slope = reread(b, slope, (*slope.shape, *(1,) * (len(x.shape) - 2)))
-    shape = np.broadcast_shapes(x.shape, slope.shape)
-    return b.made(b.add(Binary("prelu"), b.plain(x), b.plain(slope)), shape, x, slope)
+    if isinstance(slope, Host) and slope.array.size == 1 and len(slope.shape) <= len(x.shape) and not b.train:
+        return activation(b, x, "leaky_relu", float(slope.array.reshape(())))
+    return of_two(b, "prelu", x, slope)
 
 
 @operator("Where")
 def where(b: Builder, n: Op) -> Tensor:
-    """A choice known beforehand, or one of arithmetic."""
+    """x where the condition holds, else y."""
     condition, x, y = n.x(0), n.x(1), n.x(2)
     if isinstance(condition, Host) and isinstance(x, Host) and isinstance(y, Host):
         return b.fold(np.where(condition.array, x.array, y.array), condition, x, y)
-    if not isinstance(condition, Host):
-        raise Unsupported("a condition that is computed while the network runs is not supported")
-    mask = condition.array.astype(np.float32)
-    chosen = combine(b, "Mul", x, b.fold(mask, condition))
-    return combine(b, "Add", chosen, combine(b, "Mul", y, b.fold(1 - mask, condition)))
+    if isinstance(condition, Host):
+        holds: Tensor = b.fold(condition.array.astype(np.float32), condition)
+        fails: Tensor = b.fold(1 - condition.array.astype(np.float32), condition)
+    else:
+        holds, fails = condition, unary(b, condition, "affine", -1.0, 1.0)
+    dtype = x.dtype
+    return of_two(b, "add", of_two(b, "keep", x, holds, dtype), of_two(b, "keep", y, fails, dtype), dtype)

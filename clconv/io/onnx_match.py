@@ -7,7 +7,8 @@ and disappears with `Graph.prune`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from .._core.norm import LocalResponse, Response
 from .onnx_values import Builder, Device, Host, Op, Tensor
@@ -112,3 +113,106 @@ def _zeros_around(pad: Op) -> Sequence[tuple[int, int]] | None:
         return None
     half = len(flat) // 2
     return list(zip(flat[:half], flat[half:], strict=True))
+
+
+# -------------------------------------------------------------------- gates
+
+
+Gate = Callable[[Builder, Tensor | None], Tensor | None]
+
+
+def gate_of(b: Builder, n: Op) -> tuple[Device, str] | None:
+    """x and which it is: "silu" x sigmoid(x), "hard_swish" x clip(x/6 + 1/2, 0, 1), "mish" x tanh(softplus(x)).
+
+    Hard swish may be written as x clip(x + 3, 0, 6) / 6, with the division behind the product or in front of it.
+    """
+    if n.node.op == "Div":
+        divided = _ordered(n)
+        product = maker(b, divided[0], "Mul") if divided and divided[1] == 6 else None
+        x = None if product is None else _times(b, product, _clipped)
+        return None if x is None else (x, "hard_swish")
+    gates: tuple[tuple[Gate, str], ...] = ((_sigmoid, "silu"), (_hard_sigmoid, "hard_swish"), (_softplus_tanh, "mish"))
+    for gate, name in gates:
+        if (x := _times(b, n, gate)) is not None:
+            return x, name
+    return None
+
+
+def _times(b: Builder, product: Op, gate: Gate) -> Device | None:
+    """x where a product is x gate(x)."""
+    for x, other in (product.inputs, product.inputs[::-1]):
+        if isinstance(x, Device) and isinstance(other, Device) and x.shape == other.shape and same(gate(b, other), x):
+            return x
+    return None
+
+
+def _softplus_tanh(b: Builder, y: Tensor | None) -> Tensor | None:
+    """x where y is tanh(softplus(x))."""
+    outer = maker(b, y, "Tanh")
+    op = maker(b, outer.inputs[0], "Softplus") if outer else None
+    return None if op is None else op.inputs[0]
+
+
+def _sigmoid(b: Builder, y: Tensor | None) -> Tensor | None:
+    """x where y is sigmoid(x)."""
+    op = maker(b, y, "Sigmoid")
+    return None if op is None else op.inputs[0]
+
+
+def _hard_sigmoid(b: Builder, y: Tensor | None) -> Tensor | None:
+    """x where y is x/6 + 1/2 clipped to 0..1."""
+    op = maker(b, y, "HardSigmoid", "Div")
+    if op is None:
+        return None
+    if op.node.op == "Div":
+        divided = _ordered(op)
+        return _clipped(b, divided[0]) if divided and divided[1] == 6 else None
+    sixth = math.isclose(float(op.get("alpha", 0.2)), 1 / 6, rel_tol=1e-6)
+    return op.inputs[0] if sixth and float(op.get("beta", 0.5)) == 0.5 else None
+
+
+def _clipped(b: Builder, y: Tensor | None) -> Tensor | None:
+    """x where y is x + 3 clipped to 0..6."""
+    op = maker(b, y, "Clip")
+    if op is None:
+        return None
+    bounds = [op.number(i, "bound") if op.optional(i) else op.get(name) for i, name in ((1, "min"), (2, "max"))]
+    added = with_number(maker(b, op.inputs[0], "Add")) if bounds == [0, 6] else None
+    return added[0] if added and added[1] == 3 else None
+
+
+def gelu_of(b: Builder, n: Op) -> Device | None:
+    """x where a product is x (1 + erf(x / sqrt(2))) / 2, in whatever order it is written; else None."""
+    factors, number = _factors(b, n, 1.0)
+    if len(factors) != 2 or not math.isclose(number, 0.5, rel_tol=1e-5):
+        return None
+    for x, other in (factors, factors[::-1]):
+        added = with_number(maker(b, other, "Add"))
+        erf = maker(b, added[0], "Erf") if added and added[1] == 1 else None
+        inner = maker(b, erf.inputs[0], "Div", "Mul") if erf else None
+        scaled = None if inner is None else _ordered(inner) if inner.node.op == "Div" else with_number(inner)
+        if inner is None or scaled is None or not same(scaled[0], x) or x.shape != scaled[0].shape:
+            continue
+        factor = 1 / scaled[1] if inner.node.op == "Div" and scaled[1] else scaled[1]
+        if math.isclose(factor, math.sqrt(0.5), rel_tol=1e-5):
+            return x
+    return None
+
+
+def _factors(b: Builder, n: Op, number: float) -> tuple[list[Device], float]:
+    """Tensors and the number that a product of products multiplies, at most two deep."""
+    factors: list[Device] = []
+    for tensor in n.inputs:
+        if isinstance(tensor, Host) and tensor.array.size == 1:
+            number *= float(tensor.array.reshape(()))
+        elif isinstance(tensor, Device):
+            inner = maker(b, tensor, "Mul", "Div") if len(factors) < 2 else None
+            scaled = _ordered(inner) if inner and inner.node.op == "Div" else with_number(inner)
+            if scaled is not None and inner is not None and scaled[1]:
+                factors.append(scaled[0])
+                number *= 1 / scaled[1] if inner.node.op == "Div" else scaled[1]
+            elif inner is not None and inner.node.op == "Mul" and n.node.op == "Mul":
+                factors += [t for t in inner.inputs if isinstance(t, Device)]
+            else:
+                factors.append(tensor)
+    return factors, number

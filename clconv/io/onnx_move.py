@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 
@@ -33,9 +34,27 @@ def permuted(b: Builder, x: Tensor, perm: Sequence[int]) -> Tensor:
     moved = [i for i in perm if x.shape[i] != 1]
     if moved == sorted(moved):
         return x.viewed(shape)
+    groups = _shuffled(x, perm)
+    if groups is not None and isinstance(x, Device):
+        from .._core.blockwise import ChannelShuffle
+
+        return b.made(b.add(ChannelShuffle(groups), x.value), shape, x)
     from .._core.plain_move import Permute
 
     return b.made(b.add(Permute(perm), b.plain(x)), shape, x)
+
+
+def _shuffled(x: Tensor, perm: Sequence[int]) -> int | None:
+    """Groups of channels where images in channel blocks, read as (N, groups, members, ...), become (N, members, groups,
+    ...); else None.
+    """
+    rest = len(perm) - 3
+    if not isinstance(x, Device) or rest < 0 or tuple(perm) != (0, 2, 1, *range(3, rest + 3)):
+        return None
+    spec = x.value.spec
+    n, groups, members = x.shape[:3]
+    whole = spec.layout == "block" and spec.shape[:2] == (n, groups * members)
+    return groups if whole and math.prod(spec.shape[2:]) == math.prod(x.shape[3:]) else None
 
 
 @operator("Concat")
@@ -71,7 +90,19 @@ def sliced(b: Builder, x: Tensor, starts: Sequence[int], steps: Sequence[int], s
         return b.fold(array, x)
     from .._core.plain_move import Slice
 
+    if in_pixels(x, shape):
+        from .._core.blockwise import Stored
+
+        return b.made(b.add(Stored(Slice(starts, steps, shape)), x.value), shape, x)
+    others = (*shape[:1], *shape[2:]) == (*x.shape[:1], *x.shape[2:])
+    if len(shape) == 4 and x.blocked and others and steps[1] == 1 and not b.train:
+        return b.made(b.add(elementwise.TakeChannels(starts[1], shape[1]), x.value), shape, x)
     return b.made(b.add(Slice(starts, steps, shape), b.plain(x)), shape, x)
+
+
+def in_pixels(x: Tensor, shape: Shape) -> TypeGuard[Device]:
+    """Whether images in channel blocks change in height and width alone."""
+    return isinstance(x, Device) and x.blocked and len(x.shape) == len(shape) == 4 and shape[:2] == x.shape[:2]
 
 
 @operator("Slice")
@@ -144,7 +175,12 @@ def padded(
         return b.fold(np.pad(x.array, pairs, mode=mode), x)  # type: ignore[call-overload]
     from .._core.plain_move import PadTo
 
-    return b.made(b.add(PadTo(before, after, mode, value), b.plain(x)), shape, x)
+    layer = PadTo(before, after, mode, value)
+    if in_pixels(x, shape) and not any((*before[:2], *after[:2])):
+        from .._core.blockwise import Stored
+
+        return b.made(b.add(Stored(layer), x.value), shape, x)
+    return b.made(b.add(layer, b.plain(x)), shape, x)
 
 
 @operator("Gather")
@@ -208,6 +244,11 @@ def between_depth_and_space(b: Builder, n: Op) -> Tensor:
         batch, c, h, w = x.shape
         split = reread(b, x, (batch, c, h // size, size, w // size, size))
         return reread(b, permuted(b, split, (0, 1, 3, 5, 2, 4)), (batch, c * size * size, h // size, w // size))
+    if n.node.op == "DepthToSpace" and isinstance(x, Device) and x.blocked:
+        from .._core.blockwise import DepthToSpaceBlocks
+
+        value = b.add(DepthToSpaceBlocks(size, mode), x.value)
+        return b.made(value, value.spec.shape, x)
     layer: object = DepthToSpace(size, mode) if n.node.op == "DepthToSpace" else SpaceToDepth(size)
     y = b.add(layer, b.plain(x))
     return b.made(y, y.spec.shape, x)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..packing import Array
 from .onnx_elementwise import combine
-from .onnx_move import permuted
+from .onnx_move import in_pixels, permuted
 from .onnx_shape import axis_of
 from .onnx_table import operator
 from .onnx_values import Builder, Host, Op, Shape, Tensor, Unsupported
@@ -41,7 +41,12 @@ def _on_device(
 
     if sizes == x.shape and (scales is None or all(s == 1 for s in scales)):
         return x
-    return b.made(b.add(Resize(mode, sizes, scales, coordinates, nearest), b.plain(x)), sizes, x)
+    layer = Resize(mode, sizes, scales, coordinates, nearest)
+    if in_pixels(x, sizes) and (scales is None or all(s == 1 for s in scales[:2])):
+        from .._core.blockwise import Stored
+
+        return b.made(b.add(Stored(layer), x.value), sizes, x)
+    return b.made(b.add(layer, b.plain(x)), sizes, x)
 
 
 @operator("Resize")

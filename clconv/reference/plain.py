@@ -36,6 +36,21 @@ def _mish_slope(x: Array) -> Array:
     return y
 
 
+def _normal(x: Array) -> Array:
+    """The normal distribution function."""
+    y: Array = (1 + _erf(x / math.sqrt(2))) / 2
+    return y
+
+
+_GELU_SCALE, _GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+
+
+def _gelu_tanh_slope(x: Array) -> Array:
+    t = np.tanh(_GELU_SCALE * (x + _GELU_CUBE * x**3))
+    y: Array = (1 + t + x * (1 - t * t) * _GELU_SCALE * (1 + 3 * _GELU_CUBE * x * x)) / 2
+    return y
+
+
 _UnaryFormula = Callable[[Array, float, float], Any]
 
 UNARY: dict[str, _UnaryFormula] = {
@@ -66,6 +81,9 @@ UNARY: dict[str, _UnaryFormula] = {
     "round": lambda x, a, b: np.rint(x),
     "sign": lambda x, a, b: np.sign(x),
     "erf": lambda x, a, b: _erf(x),
+    "silu": lambda x, a, b: x * _sigmoid(a * x),
+    "gelu": lambda x, a, b: x * _normal(x),
+    "gelu_tanh": lambda x, a, b: x * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBE * x**3))) / 2,
 }
 
 UNARY_SLOPE: dict[str, _UnaryFormula] = {
@@ -96,6 +114,9 @@ UNARY_SLOPE: dict[str, _UnaryFormula] = {
     "round": lambda x, a, b: np.zeros_like(x),
     "sign": lambda x, a, b: np.zeros_like(x),
     "erf": lambda x, a, b: 2 / math.sqrt(math.pi) * np.exp(-x * x),
+    "silu": lambda x, a, b: _sigmoid(a * x) * (1 + a * x * _sigmoid(-a * x)),
+    "gelu": lambda x, a, b: _normal(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
+    "gelu_tanh": lambda x, a, b: _gelu_tanh_slope(x),
 }
 
 _BinaryFormula = Callable[[Array, Array], Any]
@@ -113,6 +134,7 @@ BINARY: dict[str, _BinaryFormula] = {
     "greater_equal": lambda a, b: (a >= b).astype(np.float64),
     "prelu_slope": lambda a, b: np.where(a < 0, b, 1),
     "equal": lambda a, b: (a == b).astype(np.float64),
+    "keep": lambda a, b: np.where(b != 0, a, 0),
 }
 
 # Slopes along a and along b; of equals, min and max send the gradient to a.
@@ -125,6 +147,7 @@ BINARY_SLOPES: dict[str, tuple[_BinaryFormula, _BinaryFormula]] = {
     "min": (lambda a, b: a <= b, lambda a, b: b < a),
     "max": (lambda a, b: a >= b, lambda a, b: b > a),
     "prelu": (lambda a, b: np.where(a < 0, b, 1), lambda a, b: np.minimum(a, 0)),
+    "keep": (lambda a, b: b != 0, lambda a, b: 0),
 }
 
 

@@ -1,0 +1,69 @@
+// blockwise.cl -- functions of one value and of two in channel blocks, and values moved between channels and pixels.
+//
+//   unary_blocks    y = f(x; a, b)                                              work-item: one VF
+//   binary_blocks   y = f(a, b), strided; a stride of 0 repeats                 work-item: RUN pixels of a row of one block
+//   between_depth   y(n, c, s h + i, s w + j) = x(n, channel, h, w), channel =
+//                   c % groups * far + c / groups * near + (s i + j) * step     work-item: one VF of y
+//
+// Tensors   channel blocks; channel tails of y are zeroed. a and b have strides in VF along images, blocks, rows and
+//           pixels; with `single` set they have one channel, which all share
+// Launch    1-D, any work-group size; the guard is `items`
+// Aliasing  unary_blocks: y may be x; binary_blocks: y may be that of a and b which is as large as y
+// Codes     of functions.h
+
+#include "functions.h"
+
+__kernel void unary_blocks(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane, int op, real a, real b)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const VF result = apply_unary(BLOCKS_AT(const, x)[item], op, a, b);
+    BLOCKS_AT(, y)[item] = keep_channels(result, item / plane % BLOCKS(channels), channels);
+}
+
+#define STRIDES(name) int name##_n, int name##_c, int name##_h, int name##_w, int name##_single
+#define START(name, n, c, h, w) \
+    (BLOCKS_AT(const, name) + (long)(n) * name##_n + (long)(c) * name##_c + (long)(h) * name##_h + (w) * name##_w)
+
+static inline VF one_of(VF v, int single)
+{
+    const Lanes lanes = {.vector = v};
+    return single ? (VF)(lanes.lane[0]) : v;
+}
+
+__kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int items, int op, int channels, int height,
+                            int width, int run, int runs, STRIDES(a), STRIDES(b))
+{
+    const int item = get_global_id(0); // [n][block][row][run]
+    if (item >= items)
+        return;
+    const int depth = BLOCKS(channels), w = item % runs * run, h = item / runs % height;
+    const int block = item / runs / height % depth, n = item / runs / height / depth;
+    __global const VF *from_a = START(a, n, block, h, w), *from_b = START(b, n, block, h, w);
+    __global VF *to = BLOCKS_AT(, y) + (size_t)(item / runs) * width + w;
+    const int count = min(run, width - w);
+    for (int i = 0; i < count; i++) {
+        const VF va = one_of(from_a[i * a_w], a_single), vb = one_of(from_b[i * b_w], b_single);
+        to[i] = keep_channels(apply_binary(va, vb, op), block, channels);
+    }
+}
+
+__kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int channels, int height, int width,
+                            int size, int groups, int far, int near, int step)
+{
+    const int item = get_global_id(0); // [n][block][row of y][pixel of y]
+    if (item >= items)
+        return;
+    const int q = item % (width * size), p = item / (width * size) % (height * size);
+    const int rest = item / (width * size) / (height * size), block = rest % BLOCKS(channels), n = rest / BLOCKS(channels);
+    const int inside = (p % size * size + q % size) * step, pixel = p / size * width + q / size, plane = height * width;
+    __global const real *image = AT(x) + (size_t)n * BLOCKS(x_channels) * plane * B;
+    Lanes lanes = {.vector = (VF)(0)};
+    for (int i = 0; i < B; i++) {
+        const int c = block * B + i, channel = c % groups * far + c / groups * near + inside;
+        if (c < channels)
+            lanes.lane[i] = image[((size_t)(channel / B) * plane + pixel) * B + channel % B];
+    }
+    BLOCKS_AT(, y)[item] = lanes.vector;
+}

@@ -1,0 +1,16 @@
+from .layer import Layer
+from .plain_elementwise import Binary, Unary
+from .plain_move import DepthToSpace
+
+class UnaryBlocks(Unary): ...
+class BinaryBlocks(Binary): ...
+
+class ChannelShuffle(Layer):
+    groups: int
+    def __init__(self, groups: int) -> None: ...
+
+class DepthToSpaceBlocks(DepthToSpace): ...
+
+class Stored(Layer):
+    layer: Layer
+    def __init__(self, layer: Layer) -> None: ...
