@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from .data import ArrayDataset, Dataset, Normalization, check_labels
 from .errors import ArgumentError, ShapeError
+from .nn import pattern
+from .nn.base import Layer
 from .nn.network import Network
+from .nn.symbol import Symbol
 from .packing import Array
+
+
+def network_of(description: Any, input_shape: Sequence[int] | None) -> Network:
+    """The network that a pattern, layers or a symbol describe; see `Net`."""
+    if isinstance(description, Network):
+        return description
+    if isinstance(description, str):
+        return pattern.parse(description)
+    if isinstance(description, Symbol):
+        return Network.of(description)
+    if isinstance(description, Layer):
+        description = [description]
+    if not isinstance(description, Sequence):
+        raise ArgumentError(
+            f"Net: {type(description).__name__} describes no network; a pattern, a list of layers or a symbol would"
+        )
+    if input_shape is None:
+        raise ArgumentError("Net: a list of layers needs input_shape=(C, H, W)")
+    return Network.chain(description, input_shape)
 
 
 def images(network: Network, normalization: Normalization | None, x: Array, who: str) -> Array:

@@ -16,13 +16,13 @@ from .device import Device, choose
 from .engine import Plan, Session, Usage
 from .errors import ArgumentError, StateError
 from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
-from .inputs import images, labelled
+from .inputs import images, labelled, network_of
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
 from .io.onnx_export import onnx_model
 from .io.onnx_file import read_onnx
 from .io.onnx_network import OnnxNetwork
 from .io.onnx_write import described, write_onnx
-from .nn import pattern
+from .io.torch_names import matched, renamed
 from .nn.base import Layer
 from .nn.network import Network
 from .nn.symbol import Symbol
@@ -67,7 +67,7 @@ class Net:
         seed: int = 0,
         weights: Mapping[str, Array] | None = None,
     ) -> None:
-        self.network = _network(description, input_shape)
+        self.network = network_of(description, input_shape)
         self.metadata: dict[str, Any] = {}
         self.normalization: Normalization | None = None
         self._seed = check_seed(seed, "Net")
@@ -223,19 +223,17 @@ class Net:
         described = {} if self.normalization is None else {"normalization": asdict(self.normalization)}
         return {**self.metadata, **described}
 
-    def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Writes the weights alone, by name: .safetensors, or .npz for NumPy."""
-        write_arrays(path, self.get_weights())
+    def save_weights(self, path: str | os.PathLike[str], *, naming: str = "clconv") -> None:
+        """Writes the weights alone, by name: .safetensors, or .npz for NumPy; `naming` "torch": by torchvision's."""
+        write_arrays(path, renamed(self.network, self.get_weights(), naming))
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Takes all weights from a .safetensors or .npz file; names and shapes must agree.
+        """Takes all weights from a .safetensors or .npz file; names, the network's or PyTorch's, and shapes must agree.
 
         Raises:
             ModelFileError: the file is missing, damaged, or does not match; nothing was changed.
         """
-        arrays = read_arrays(path)
-        check_arrays(self.network, arrays, str(path))
-        self.set_weights(arrays)
+        self.set_weights(matched(self.network, read_arrays(path), str(path)))
 
     # ---------------------------------------------------------------- fine-tuning
 
@@ -461,24 +459,6 @@ class Net:
                 report,
                 build_progress,
             )
-
-
-def _network(description: Any, input_shape: Sequence[int] | None) -> Network:
-    if isinstance(description, Network):
-        return description
-    if isinstance(description, str):
-        return pattern.parse(description)
-    if isinstance(description, Symbol):
-        return Network.of(description)
-    if isinstance(description, Layer):
-        description = [description]
-    if not isinstance(description, Sequence):
-        raise ArgumentError(
-            f"Net: {type(description).__name__} describes no network; a pattern, a list of layers or a symbol would"
-        )
-    if input_shape is None:
-        raise ArgumentError("Net: a list of layers needs input_shape=(C, H, W)")
-    return Network.chain(description, input_shape)
 
 
 def _budget(memory: str | int | None) -> int | None:

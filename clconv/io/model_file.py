@@ -104,7 +104,9 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
 def _array_format(path: str | os.PathLike[str]) -> str:
     ending = Path(path).suffix.lower()
     if ending not in (".npz", ".safetensors"):
-        raise ModelFileError(f"{path}: weights are kept in .safetensors or .npz files")
+        pickled = ending in (".pt", ".pth", ".bin", ".ckpt")
+        hint = "; in PyTorch, safetensors.torch.save_file(torch.load(path), ...) writes one" if pickled else ""
+        raise ModelFileError(f"{path}: weights are kept in .safetensors or .npz files{hint}")
     return ending
 
 
@@ -135,9 +137,15 @@ def _read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[
                 dtype, at = places[name]["dtype"], start + places[name]["data_offsets"][0]
                 mapped = MAPPED_TYPES.get(dtype)
                 shape = tuple(places[name]["shape"])
-                tensors[name] = array_in(data, mapped, shape, at) if mapped is not None else file.get_tensor(name)
+                if mapped is not None:
+                    tensors[name] = array_in(data, mapped, shape, at)
+                elif dtype == "BF16":  # the upper half of float32, which NumPy does not know
+                    upper = array_in(data, np.dtype(np.uint16), shape, at)
+                    tensors[name] = (upper.astype(np.uint32) << 16).view(np.float32)
+                else:
+                    tensors[name] = file.get_tensor(name)
             return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that NumPy does not know
         raise ModelFileError(f"{path}: not a readable safetensors file, or cut off: {error}") from error
 
 
@@ -171,18 +179,22 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
 
 def check_arrays(network: Network, arrays: Mapping[str, Array], where: str) -> None:
     """Raises ModelFileError unless `arrays` are exactly the network's parameters and state, by name and shape."""
-    shapes = network.array_shapes()
-    missing, extra = sorted(set(shapes) - set(arrays)), sorted(set(arrays) - set(shapes))
-    if missing or extra:
-        raise ModelFileError(
-            f"{where}: weights do not match the network: missing {_some(missing)}; not in the network {_some(extra)}"
-        )
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
-            raise ModelFileError(
-                f"{where}: {name} has shape {arrays[name].shape} of {arrays[name].dtype} "
-                f"where the network has {shape} of float32"
-            )
+    check_shapes(network.array_shapes(), arrays, where)
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array], where: str) -> None:
+    """Raises ModelFileError unless `arrays` have exactly these names and shapes; names all kinds of difference."""
+    missing = [f"{name} {shapes[name]}" for name in sorted(set(shapes) - set(arrays))]
+    extra = [f"{name} {arrays[name].shape}" for name in sorted(set(arrays) - set(shapes))]
+    others = [
+        f"{name} has shape {arrays[name].shape} of {arrays[name].dtype} where the network has {shape} of float32"
+        for name, shape in shapes.items()
+        if name in arrays and (arrays[name].shape != shape or arrays[name].dtype.kind != "f")
+    ]
+    problems = [f"missing {_some(missing)}; not in the network {_some(extra)}"] if missing or extra else []
+    problems += [_some(others)] if others else []
+    if problems:
+        raise ModelFileError(f"{where}: weights do not match the network: {'; '.join(problems)}")
 
 
 def _some(names: list[str]) -> str:

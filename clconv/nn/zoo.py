@@ -1,7 +1,8 @@
 """Well-known networks, as descriptions.
 
 They match their PyTorch counterparts layer by layer: parameters come in the same order (U-Net's by name), and
-where windows do not tile the image, the last incomplete one is dropped. ResNets use torchvision's names.
+where windows do not tile the image, the last incomplete one is dropped. Those that are no chains, but for the U-Net,
+have torchvision's names.
 """
 
 from __future__ import annotations
@@ -68,12 +69,12 @@ def _vgg(depths: str, classes: int, size: int) -> Network:
 
 def squeezenet(classes: int = 1000, *, size: int = 224) -> Network:
     """SqueezeNet 1.1; its pooling keeps a last, incomplete window (Iandola et al. 2016)."""
-    x = ReLU()(Conv(64, 3, stride=2, rounding="floor", name="conv1")(Input(3, size, size)))
-    for index, squeeze in enumerate((16, 16, 32, 32, 48, 48, 64, 64)):
-        if index in (0, 2, 4):
+    x = ReLU()(Conv(64, 3, stride=2, rounding="floor", name="features.0")(Input(3, size, size)))
+    for place, squeeze in zip((3, 4, 6, 7, 9, 10, 11, 12), (16, 16, 32, 32, 48, 48, 64, 64), strict=True):
+        if place in (3, 6, 9):
             x = MaxPool(3, 2, rounding="ceil")(x)
-        x = _fire(x, squeeze, 4 * squeeze, f"fire{index + 2}")
-    return Network.of(GlobalAvgPool()(ReLU()(Conv(classes, 1, name="conv10")(x))))
+        x = _fire(x, squeeze, 4 * squeeze, f"features.{place}")
+    return Network.of(GlobalAvgPool()(ReLU()(Conv(classes, 1, name="classifier.1")(x))))
 
 
 def _fire(x: Symbol, squeeze: int, expand: int, name: str) -> Symbol:
@@ -121,7 +122,7 @@ def _residual(x: Symbol, width: int, name: str, stride: int, bottleneck: bool) -
 
 def mobilenetv2(classes: int = 1000, *, size: int = 224) -> Network:
     """MobileNetV2, width 1 (Sandler et al. 2018)."""
-    x = ReLU6()(_conv_bn(Input(3, size, size), 32, 3, "conv1", "conv1.bn", stride=2))
+    x = ReLU6()(_conv_bn(Input(3, size, size), 32, 3, "features.0.0", "features.0.1", stride=2))
     # Expansion, channels, repetitions, stride of the first.
     stages = (
         *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
@@ -131,17 +132,18 @@ def mobilenetv2(classes: int = 1000, *, size: int = 224) -> Network:
     for expansion, channels, depth, stride in stages:
         for index in range(depth):
             number += 1
-            x = _inverted(x, channels, expansion, f"block{number}", 1 if index else stride)
-    x = ReLU6()(_conv_bn(x, 1280, 1, "conv2", "conv2.bn"))
-    return Network.of(FC(classes, name="fc")(GlobalAvgPool()(x)))
+            x = _inverted(x, channels, expansion, f"features.{number}.conv", 1 if index else stride)
+    x = ReLU6()(_conv_bn(x, 1280, 1, "features.18.0", "features.18.1"))
+    return Network.of(FC(classes, name="classifier.1")(GlobalAvgPool()(x)))
 
 
 def _inverted(x: Symbol, channels: int, expansion: int, name: str, stride: int) -> Symbol:
     y, middle = x, x.shape[0] * expansion
     if expansion > 1:
-        y = ReLU6()(_conv_bn(y, middle, 1, f"{name}.expand", f"{name}.expand.bn"))
-    y = _conv_bn(y, middle, 3, f"{name}.depthwise", f"{name}.depthwise.bn", stride=stride, groups=middle)
-    y = _conv_bn(ReLU6()(y), channels, 1, f"{name}.project", f"{name}.project.bn")
+        y = ReLU6()(_conv_bn(y, middle, 1, f"{name}.0.0", f"{name}.0.1"))
+    place = int(expansion > 1)
+    y = _conv_bn(y, middle, 3, f"{name}.{place}.0", f"{name}.{place}.1", stride=stride, groups=middle)
+    y = _conv_bn(ReLU6()(y), channels, 1, f"{name}.{place + 1}", f"{name}.{place + 2}")
     return Add()(x, y) if x.shape == y.shape else y
 
 
