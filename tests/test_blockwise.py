@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_plain import CASES as PLAIN
-from test_plain import Case, compute, verify
+from test_plain import EPS, Case, compute, verify
 
 from clconv import passes
 from clconv._core.blockwise import BinaryBlocks, ChannelShuffle, DepthToSpaceBlocks, Stored, UnaryBlocks
@@ -72,7 +72,8 @@ CASES = [
     stored(Resize("nearest", None, (1, 1, 2, 3), "asymmetric", "floor"), IMAGES,
            lambda x: x.repeat(2, 2).repeat(3, 3)),
     *(Case(f"stored linear {mode}", Stored(Resize("linear", (2, 21, 7, 4), None, mode)), [IMAGES],
-           lambda x, mode=mode: reference.resize(x, "linear", (2, 21, 7, 4), None, mode, "floor"), ulps=8, absolute=1e-6)
+           lambda x, mode=mode: reference.resize(x, "linear", (2, 21, 7, 4), None, mode, "floor"), ulps=8,
+           absolute=16 * EPS)
       for mode in ("half_pixel", "align_corners", "pytorch_half_pixel")),
 ]  # fmt: skip
 

@@ -16,6 +16,9 @@ from clconv.io.onnx_network import OnnxNetwork
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
+
+from onnx_families import FAMILIES, Excite, shuffle  # noqa: E402
+
 nn, F = torch.nn, torch.nn.functional
 
 
@@ -106,3 +109,64 @@ def test_other_windows_stay_as_they_are(kind, tmp_path, device):
     content = exported(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), OtherWindows(kind)), 3, 8, 8)
     agree(content, tmp_path, device, 3, 8, 8)
     assert not any(isinstance(layer, LocalResponse) for layer in plan(content))
+
+
+# Changes of layout that are left, by family: what has no form in channel blocks, and why.
+CONVERSIONS = {
+    "convnext": 13,  # layer normalisation and products over the last axis
+    "yolo": 6,  # the heads end in rows of boxes
+    "generator": 1,  # the input
+    "discriminator": 2,  # instance normalisation
+    "adaptive": 1,  # pooling to 5x5 is written as slices and means
+    "nhwc": 1,
+    "group_norm": 3,
+    "cbam": 1,  # means and maxima over channels
+    "embedding": 2,
+    "choices": 1,
+    "clamp": 1,
+}
+
+
+def family(name, opset):
+    parts, shape = FAMILIES[name]
+    torch.manual_seed(0)
+    return exported(nn.Sequential(*parts()), *shape, opset=opset), shape
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family(name, tmp_path, device):
+    content, shape = family(name, 17)
+    agree(content, tmp_path, device, *shape)
+    assert conversions(content) <= CONVERSIONS.get(name, 0)
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_in_older_opsets(name, opset, tmp_path):
+    content, shape = family(name, opset)
+    agree(content, tmp_path, None, *shape)
+    assert conversions(content) <= CONVERSIONS.get(name, 0)
+
+
+class Shuffle(nn.Module):
+    def forward(self, x):
+        return shuffle(x, 4)
+
+
+def test_a_step_of_training_is_pytorchs(tmp_path, device):
+    """What stays in channel blocks at test time has the gradients of the row-major operators."""
+    parts = [
+        nn.Conv2d(3, 16, 3), nn.SiLU(), Excite(16, gate=nn.Hardsigmoid), nn.ZeroPad2d((1, 0, 2, 0)), Shuffle(),
+        nn.Conv2d(16, 12, 3), nn.Hardswish(), nn.PixelShuffle(2), nn.GELU(), nn.Conv2d(3, 2, 1), nn.Mish(),
+    ]  # fmt: skip
+    module = nn.Sequential(*parts)
+    (tmp_path / "m.onnx").write_bytes(exported(module, 3, 8, 8))
+    net = cc.load(tmp_path / "m.onnx", device=device)
+    x = torch.randn(2, 3, 8, 8)
+    y = torch.randn(module(x).shape)
+    net.fit(x.numpy(), y.numpy(), batch_size=2, loss="mse", optimizer=cc.SGD(0.5), verbose=False)
+    optimizer = torch.optim.SGD(module.parameters(), 0.5)
+    ((module(x) - y) ** 2).mean().backward()
+    optimizer.step()
+    for name, parameter in module.named_parameters():
+        np.testing.assert_allclose(net.get_weights()[name], parameter.detach().numpy(), rtol=1e-4, atol=1e-5)

@@ -294,3 +294,16 @@ def test_real_models(name, data_folder, device):
             assert (y == expected).mean() > 0.9999
         else:
             close(y, expected, 1e-4)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 5, 4, 7), (2, 5, 9)])
+def test_norms_over_whole_maps(p, shape, tmp_path, device):
+    """GlobalLpPool, of which ONNX's suite has no case, against its definition; ONNX Runtime has it for images."""
+    nodes = [("GlobalLpPool", ["x"], ["y"], {"p": p})]
+    path = write(tmp_path / "m.onnx", nodes, {}, (("x", ["N", *shape[1:]]),))
+    x = floats(*shape)
+    axes = tuple(range(2, len(shape)))
+    expected = (np.abs(x.astype(np.float64)) ** p).sum(axes, keepdims=True) ** (1 / p)
+    close(cc.load(path, device=device).predict(x), expected.astype(np.float32))
+    close(runtime(path, x)[0], expected.astype(np.float32))

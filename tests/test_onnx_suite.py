@@ -16,14 +16,14 @@ import clconv.onnx_backend as backend  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of onnx, which makes its data by NumPy
 
 OPERATORS = """
-Abs Add ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv
+Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv
 ConvTranspose DepthToSpace Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool
 GlobalMaxPool Greater GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN
 LayerNormalization LeakyRelu Less Log LogSoftmax LpNormalization LpPool MatMul Max MaxPool Mean
 MeanVarianceNormalization Min Mish Mul Neg NegativeLogLikelihoodLoss PRelu Pad Pow Reciprocal ReduceL1 ReduceL2
 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
 Selu Shape Sigmoid Size Slice Softmax SoftmaxCrossEntropyLoss Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub
-Sum Swish Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample Where Adagrad Adam Momentum
+Sum Swish Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Upsample Where Adagrad Adam Momentum
 """.split()
 
 # Why what is left out is left out.

@@ -13,7 +13,7 @@ from ..packing import Array
 from .onnx_elementwise import combine, unary
 from .onnx_shape import axis_of, reread
 from .onnx_table import operator
-from .onnx_values import Builder, Device, Host, Op, Tensor
+from .onnx_values import Builder, Device, Host, Op, Tensor, known
 
 
 def _log_sum_exp(x: Array, **how: Any) -> Any:
@@ -101,6 +101,24 @@ def arg_most(b: Builder, n: Op) -> Tensor:
 
     y = b.add(ArgMax(axis, keep, last, least), b.plain(x))
     return b.made(y, shape, x, dtype=np.int64)
+
+
+@operator("TopK")
+def top_k(b: Builder, n: Op) -> list[Tensor | None]:
+    """The largest or smallest along an axis, in order, and their indices."""
+    x, k = n.x(), (n.ints("k", 1) or (0,))[0]
+    axis, largest = axis_of(int(n.get("axis", -1)), len(x.shape)), bool(n.get("largest", 1))
+    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
+    if isinstance(x, Host) or x.dtype.kind != "f":
+        array = known(x, "input of whole numbers").array
+        order = np.argsort(np.flip(array, axis) if largest else array, axis, kind="stable")
+        order = x.shape[axis] - 1 - np.flip(order, axis) if largest else order
+        order = order.take(np.arange(k), axis)
+        return [b.fold(np.take_along_axis(array, order, axis), x), b.fold(order.astype(np.int64), x)]
+    from .._core.plain_sort import TopK
+
+    values, indices = b.graph.add(TopK(k, axis, largest), [b.plain(x)], b.label)
+    return [b.made(values, shape, x), b.made(indices, shape, x, dtype=np.int64)]
 
 
 def mean_of_all(b: Builder, x: Device) -> Tensor:
