@@ -42,6 +42,7 @@ class DeviceFacts:
         rank: among devices of one kind the lowest is preferred.
         simulator: never chosen unless named.
         work_group: work-items per group of kernels whose items do not work together.
+        kernels: class of kernels, "cpu" or "gpu" (tuning.py: CLASSES).
         workers: persistent work-items per compute unit of kernels with a scratch each; 0: none of these.
         build_threads: programs that its compiler may build at once; 0: as many as there are processors.
         keeps_programs: its driver caches compiled kernels itself.
@@ -65,6 +66,7 @@ class DeviceFacts:
     rank: int
     simulator: bool
     work_group: int
+    kernels: str
     workers: int
     build_threads: int
     keeps_programs: bool
@@ -82,7 +84,7 @@ class DeviceFacts:
     def identity(self) -> str:
         """What measured figures hold for: device, driver and version, and how much of the device there is."""
         parts = (self.platform_name, self.platform_version, self.name, self.driver_version)
-        return " | ".join((*parts, f"{self.compute_units} units", f"block {self.block}"))
+        return " | ".join((*parts, f"{self.compute_units} units", f"block {self.block}", self.kernels))
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Survey:
     notes: tuple[str, ...] = ()
 
 
-_opened: dict[tuple[str, int], Device] = {}  # by key and channel block
+_opened: dict[tuple[str, int, str], Device] = {}  # by key, channel block and class of kernels
 _opened_lock = threading.Lock()
 
 
@@ -236,9 +238,9 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
     kind = _kind(int(ask("type", 0)))
     name, vendor = str(ask("name", "unnamed")).strip(), str(ask("vendor", "")).strip()
     lanes = max(1, int(ask("native_vector_width_float", 1)))
-    values = tuning.device_values(
-        tuning.Traits(kind, vendor, platform.name.strip(), name, lanes), settings.get("CLCONV_BLOCK")
-    )
+    traits = tuning.Traits(kind, vendor, platform.name.strip(), name, lanes)
+    forced = settings.get("CLCONV_KERNELS")
+    values = tuning.device_values(traits, settings.get("CLCONV_BLOCK"), forced)
     return DeviceFacts(
         name=name,
         vendor=vendor,
@@ -254,6 +256,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         rank=values["rank"],
         simulator=bool(values["simulator"]),
         work_group=values["work_group"],
+        kernels=tuning.kernel_class(traits, forced),
         workers=values["workers"],
         build_threads=values["build_threads"],
         keeps_programs=bool(values["keeps_programs"]),
@@ -304,11 +307,12 @@ def choose(name: str | None = None) -> Device:
 def open_device(info: DeviceInfo) -> Device:
     """The process's one `Device` for a listed device."""
     with _opened_lock:
-        device = _opened.get((info.key, info.facts.block))
+        key = info.key, info.facts.block, info.facts.kernels
+        device = _opened.get(key)
         if device is None:
             platform, index = (int(part) for part in info.key.split(":"))
             device = Device(info.key, info.facts, _platforms()[platform].get_devices()[index])
-            _opened[info.key, info.facts.block] = device
+            _opened[key] = device
         device.check_alive()
         return device
 

@@ -11,6 +11,7 @@ VARIABLES = {
     "CLCONV_DEVICE": "which device to use: part of its name, or its key as `clconv devices` lists it",
     "CLCONV_CACHE": "folder for compiled kernels and device verdicts (default: the user's cache folder)",
     "CLCONV_BLOCK": "channel block size of the layout: 16, 8, 4 or 1 (default: by device)",
+    "CLCONV_KERNELS": "class of kernels: cpu or gpu (default: by device)",
     "CLCONV_MEMORY": "default memory budget, as 512MB or 64MiB",
     "CLCONV_TUNING": "0: plan by the model alone, whatever `clconv tune` has measured",
     "CLCONV_PROBE_S": "seconds that a device may take to build and run its probe (default 60)",

@@ -7,7 +7,7 @@ device. Every row that fits is applied in turn, so each level has the default of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import ArgumentError
 
@@ -80,6 +80,13 @@ ACCUMULATORS_ELSE = 16
 
 BLOCKS = (16, 8, 4, 1)
 
+# A class of kernels by kind of device: "cpu" keeps a tile in the registers of one work-item and counts on caches, "gpu"
+# lets the items of a group work together through local memory. The class brings its shapes with it. A GPU's block is 4:
+# each item then loads 16 bytes and its neighbour the next 16, in every kernel; with blocks of 16 values neighbours were
+# 64 bytes apart, and layers of few channels mostly padding.
+CLASSES = ("cpu", "gpu")
+CLASS_VALUES = ("block", "work_group", "workers", "accumulators")
+
 
 def lookup(rows: Iterable[Row], traits: Traits) -> dict[str, int]:
     """The values of a table for one device."""
@@ -90,13 +97,31 @@ def lookup(rows: Iterable[Row], traits: Traits) -> dict[str, int]:
     return values
 
 
-def device_values(traits: Traits, block: str | None = None) -> dict[str, int]:
-    """The values of DEVICE_ROWS and accumulators for a device; `block` overrides the first, as text.
+def kernel_class(traits: Traits, forced: str | None = None) -> str:
+    """The class of kernels for a device, one of CLASSES.
 
     Raises:
-        ArgumentError: `block` is not one of 16, 8, 4 and 1.
+        ArgumentError: `forced` is none of them.
+    """
+    if forced is not None and forced not in CLASSES:
+        raise ArgumentError(f"CLCONV_KERNELS: {forced!r} is no class of kernels; cpu or gpu would fit")
+    return forced or ("cpu" if traits.kind == "cpu" else "gpu")
+
+
+def device_values(traits: Traits, block: str | None = None, kernels: str | None = None) -> dict[str, int]:
+    """The values of DEVICE_ROWS and accumulators for a device.
+
+    Args:
+        block: overrides the channel block, as text. kernels: forces a class, whose values then apply.
+
+    Raises:
+        ArgumentError: `block` is not one of 16, 8, 4 and 1; `kernels` is no class.
     """
     values = lookup(DEVICE_ROWS, traits)
+    if kernel_class(traits, kernels) != kernel_class(traits):
+        traits = replace(traits, kind=kernel_class(traits, kernels))
+        shaped = lookup(DEVICE_ROWS, traits)
+        values.update({name: shaped[name] for name in CLASS_VALUES if name in shaped})
     if block is not None:
         if block not in {str(b) for b in BLOCKS}:
             raise ArgumentError(f"CLCONV_BLOCK: {block!r} is no channel block size; 16, 8, 4 or 1 would fit")

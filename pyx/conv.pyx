@@ -4,6 +4,8 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks, filter_blocks
 
 from clconv._core.activation import unactivated
+from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
+from clconv._core.conv_gemm_grad import conv_grad_choices, record_conv_grad
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped, output_args, piece_args, residual_args
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -42,7 +44,8 @@ class Conv2d(Residual):
         return _cost(specs, outs, facts, outs[0].values * specs[1].shape[1])
 
     def choices(self, facts, specs, outs):
-        return _tiles(facts, specs[1], _columns(self.window, specs[0], outs[0]))
+        found = conv_choices(facts, specs[1], outs[0])
+        return found or _tiles(facts, specs[1], _columns(self.window, specs[0], outs[0]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -58,6 +61,10 @@ class Conv2d(Residual):
 
     def record(self, rec, ins, outs, work, choice):
         x, w, b = ins[:3]
+        if choice.name != "direct":
+            phases = [forward_phase(self.window, outs[0].spec.shape[2:])]
+            record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args())
+            return
         k, c_group, _, _ = w.spec.shape
         groups = w.spec.groups
         whole = (x[0] if isinstance(x, tuple) else x).spec
@@ -120,7 +127,8 @@ class ConvTranspose2d(Layer):
         return _cost(specs, outs, facts, specs[0].values * specs[1].shape[0] // specs[1].groups)
 
     def choices(self, facts, specs, outs):
-        return _tiles(facts, specs[1], ceil_div(outs[0].shape[3], self.window.stride[1]))
+        found = conv_choices(facts, specs[1], outs[0], self.window.stride)
+        return found or _tiles(facts, specs[1], ceil_div(outs[0].shape[3], self.window.stride[1]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -140,6 +148,10 @@ class ConvTranspose2d(Layer):
 
     def record(self, rec, ins, outs, work, choice):
         x, w, b = ins
+        if choice.name != "direct":
+            phases, stride = transposed_phases(self.window, self.size), self.window.stride
+            record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args(), stride)
+            return
         k, c_group, _, _ = w.spec.shape
         groups = w.spec.groups
         n, _, h, wd = x.spec.shape
@@ -170,6 +182,8 @@ class ConvGradW(WeightGradient):
 
     def choices(self, facts, specs, outs):
         block = facts.block
+        if found := conv_grad_choices(facts, self.spec, specs[1]):
+            return found
         pairs = self.spec.elements(block) // (self.spec.shape[2] * self.spec.shape[3] * block * block)
         chunks = split_rows(specs[1].shape[0] * specs[1].shape[2], pairs)
         return [Choice("direct", (("chunks", chunks),), chunks * self.spec.nbytes(block))]
@@ -177,6 +191,12 @@ class ConvGradW(WeightGradient):
     def record(self, rec, ins, outs, work, choice):
         x, dy = ins[:2]
         block = rec.facts.block
+        total, defines = self.result(ins, outs)
+        if choice.name != "direct":
+            chunks = record_conv_grad(rec, self.window, self.spec, x, dy, total, defines, work, choice)
+            if chunks > 1:
+                launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
+            return
         k, c_group, r, s = self.spec.shape
         groups = self.spec.groups
         c = c_group * groups
@@ -195,7 +215,6 @@ class ConvGradW(WeightGradient):
             iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, 1)))
             + r * s * rows * (2 + looped(q, looped(min(c, block)) if planar else 0)),
         )
-        total, defines = self.result(ins, outs)
         launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
 
 

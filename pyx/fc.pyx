@@ -8,7 +8,8 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.conv import ChannelSum
+from clconv._core.conv import ChannelSum, launch_sum
+from clconv._core.fc_gemm import record_rows, record_rows_grad, rows_choices, rows_grad_choices
 from clconv._core.layer import Choice, Cost, Layer, looped
 from clconv._core.optimizer import WeightGradient
 
@@ -35,7 +36,9 @@ class FullyConnected(Layer):
         return _cost(specs[0], specs[1], outs[0], facts)
 
     def choices(self, facts, specs, outs):
-        return [_tile(facts, specs[0].shape[0], blocks(specs[1].shape[0], facts.block))]
+        batch, k = specs[0].shape[0], specs[1].shape[0]
+        found = rows_choices(facts, batch, _length(specs[1], facts.block), k)
+        return found or [_tile(facts, batch, blocks(k, facts.block))]
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -50,9 +53,11 @@ class FullyConnected(Layer):
 
     def record(self, rec, ins, outs, work, choice):
         x, w, b = ins
-        block = rec.facts.block
-        length = w.spec.elements(block) // (blocks(w.spec.shape[0], block) * block)
-        _launch_fc(rec, [x, w, b, outs[0]], x.spec.shape[0], length, w.spec.shape[0], self.activation_args(), choice)
+        length, k, activation = _length(w.spec, rec.facts.block), w.spec.shape[0], self.activation_args()
+        if choice.name == "direct":
+            _launch_fc(rec, [x, w, b, outs[0]], x.spec.shape[0], length, k, activation, choice)
+        else:
+            record_rows(rec, x.spec.shape[0], length, k, x, w, b, outs[0], work, choice, activation)
 
 
 class FullyConnectedGradX(Layer):
@@ -72,15 +77,22 @@ class FullyConnectedGradX(Layer):
         return _cost(specs[0], specs[1], outs[0], facts)
 
     def choices(self, facts, specs, outs):
+        batch, k = specs[0].shape[:2]
+        found = rows_choices(facts, batch, k, self.spec.elements(facts.block) // batch, swapped=True)
+        if found:
+            return found
         # Neighbouring items of a GPU read neighbouring vectors; elsewhere one item reads several.
         columns = 1 if facts.work_group > 1 else min(4, facts.block)
-        images = max(1, min(7, specs[0].shape[0], facts.accumulators // columns))
+        images = max(1, min(7, batch, facts.accumulators // columns))
         return [Choice("direct", (("NT", images), ("LX", columns)))]
 
     def record(self, rec, ins, outs, work, choice):
         block, tiles = rec.facts.block, dict(choice.tiles)
         batch, k = ins[0].spec.shape[:2]
         length, k_blocks = self.spec.elements(block) // batch, blocks(k, block)
+        if choice.name != "direct":
+            record_rows(rec, batch, k, length, *ins, None, outs[0], work, choice, (0, 0.0), swapped=True)
+            return
         items, group = length // tiles["LX"], rec.facts.work_group
         rec.launch("fc.cl", "fc_grad_x", (items,), [*ins, outs[0], items, batch, length, k_blocks],
                    defines={**tiles, "WG": group}, local_size=(group,),
@@ -98,17 +110,26 @@ class FullyConnectedGradW(WeightGradient):
         return _cost(specs[0], specs[1], self.spec, facts)
 
     def choices(self, facts, specs, outs):
-        kb = 2 if blocks(self.spec.shape[0], facts.block) > 1 and facts.block > 4 else 1
+        k, length = self.spec.shape[0], _length(self.spec, facts.block)
+        if found := rows_grad_choices(facts, specs[0].shape[0], length, k):
+            return found
+        kb = 2 if blocks(k, facts.block) > 1 and facts.block > 4 else 1
         lt = max(n for n in (1, 2, 4, 8, 16) if n <= facts.block and n * kb <= facts.accumulators)
         return [Choice("direct", (("KB", kb), ("LT", lt)))]
 
     def record(self, rec, ins, outs, work, choice):
         block = rec.facts.block
         k_blocks = blocks(self.spec.shape[0], block)
-        length = self.spec.elements(block) // (k_blocks * block)
+        length = _length(self.spec, block)
+        result, defines = self.result(ins, outs)
+        if choice.name != "direct":
+            batch, k = ins[0].spec.shape[0], self.spec.shape[0]
+            chunks = record_rows_grad(rec, batch, length, k, *ins[:2], result, defines, work, choice)
+            if chunks > 1:
+                launch_sum(rec, work, result, k_blocks * length, chunks, defines)
+            return
         tiles = dict(choice.tiles)
         items, group = length // tiles["LT"], rec.facts.work_group
-        result, defines = self.result(ins, outs)
         args = [*ins[:2], *result, items, ins[0].spec.shape[0], length, k_blocks]
         rec.launch("fc.cl", "fc_grad_w", (items, -(-k_blocks // tiles["KB"])), args,
                    defines={**tiles, **defines, "WG": group}, local_size=(group, 1),
@@ -119,6 +140,11 @@ def _cost(a, b, c, facts):
     batch = a.shape[0]
     weights = next(s.values for s in (a, b, c) if s.layout == "filter")
     return Cost(2 * batch * weights, sum(s.nbytes(facts.block) for s in (a, b, c)))
+
+
+def _length(w, block):
+    """Values per row of a filter that is as large as the image, channel tails included."""
+    return w.elements(block) // (blocks(w.shape[0], block) * block)
 
 
 def _tile(facts, batch, k_blocks):

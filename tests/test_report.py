@@ -33,6 +33,7 @@ FACTS = DeviceFacts(
     rank=0,
     simulator=False,
     work_group=64,
+    kernels="cpu",
     workers=0,
     build_threads=1,
     loop_limit=0,
