@@ -5,7 +5,7 @@
 // Random    Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), first word, for
 //           the key (seed's low and high half) and the counter (i's low and high half, step, layer_id); i is the
 //           element's index in NCHW order, so that the mask depends neither on B nor on the device.
-// Tensors   channel blocks [N][C/B][plane][B]; counters: seed's low half, high half, step
+// Tensors   channel blocks [N][C/B][plane][B]; counters: seed's low half, high half, step, images of the batch before x
 // Launch    1-D, one work-item per VF, any work-group size
 // Aliasing  y may be x
 
@@ -44,7 +44,8 @@ __kernel void dropout(TENSOR(const, x), TENSOR_OF(const, int, counters), TENSOR(
     if (item >= items)
         return;
     __global const uint *counter = (__global const uint *)AT(counters);
-    const int pixel = item % plane, block = item / plane % BLOCKS(channels), n = item / plane / BLOCKS(channels);
+    const int pixel = item % plane, block = item / plane % BLOCKS(channels);
+    const uint n = item / plane / BLOCKS(channels) + counter[3];
     const ulong first = ((ulong)n * channels + block * B) * plane + pixel;
     const VU lanes = CONVERT_VU(LANES), step = SPLAT((uint)plane);
     const VU low = SPLAT((uint)first) + lanes * step;

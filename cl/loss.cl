@@ -1,10 +1,11 @@
 // loss.cl -- the losses' values for each image and the gradient of their mean over the images.
 //
-//   softmax_loss   loss[n] = log(sum over k of exp(s[n,k])) - s[n,label]; dscores = (softmax(s) - (k == label)) / N
+//   softmax_loss   loss[n] = log(sum over k of exp(s[n,k])) - s[n,label]; dscores = (softmax(s) - (k == label)) * share
 //   hinge_loss     loss[n] = sum over k != label of max(0, s[n,k] - s[n,label] + 1)
 //   squared_rows   ds = factor (s - t), and a sum of (s - t)^2 for each row of a channel block
 //   squared_loss   loss[n] = sum of the rows' sums / values per image
 //
+// Settings  share: of an image in the loss of the batch, 1 / N where it is not given in parts
 // Tensors   scores, dscores [N][K/B][B] (squared: [N][C/B][H][W][B]); labels [N]; targets [N][C][H][W];
 //           loss [N]; correct [N]: 1 where the label's score is the largest, and the first of equal ones
 // Launch    1-D, one work-item per image (squared_rows: per row of a channel block), any work-group size
@@ -21,7 +22,7 @@ static inline VI beats(VF s, VI k, real of_label, int label)
 }
 
 __kernel void softmax_loss(TENSOR(const, scores), TENSOR_OF(const, int, labels), TENSOR(, loss),
-                           TENSOR_OF(, int, correct), TENSOR(, dscores), int items, int classes)
+                           TENSOR_OF(, int, correct), TENSOR(, dscores), int items, int classes, real share)
 {
     const int n = get_global_id(0);
     if (n >= items)
@@ -49,7 +50,6 @@ __kernel void softmax_loss(TENSOR(const, scores), TENSOR_OF(const, int, labels),
     }
     const real total = sum_lanes(sums);
 
-    const real share = 1 / (real)items;
     for (int b = 0; b < blocks; b++) {
         const VF hit = select((VF)(0), (VF)(1), b * B + LANES == (VI)(label));
         ds[b] = (ds[b] / (VF)(total) - hit) * (VF)(share);
@@ -59,7 +59,7 @@ __kernel void softmax_loss(TENSOR(const, scores), TENSOR_OF(const, int, labels),
 }
 
 __kernel void hinge_loss(TENSOR(const, scores), TENSOR_OF(const, int, labels), TENSOR(, loss),
-                         TENSOR_OF(, int, correct), TENSOR(, dscores), int items, int classes)
+                         TENSOR_OF(, int, correct), TENSOR(, dscores), int items, int classes, real share)
 {
     const int n = get_global_id(0);
     if (n >= items)
@@ -69,7 +69,6 @@ __kernel void hinge_loss(TENSOR(const, scores), TENSOR_OF(const, int, labels), T
     __global const VF *s = BLOCKS_AT(const, scores) + (size_t)n * blocks;
     __global VF *ds = BLOCKS_AT(, dscores) + (size_t)n * blocks;
     const real of_label = valid ? ((__global const real *)s)[label] : NAN;
-    const real share = 1 / (real)items;
 
     VF sums = (VF)(0), wrong = (VF)(0);
     VI beaten = (VI)(of_label == of_label ? 0 : -1);

@@ -11,7 +11,8 @@ FLOPS_PER_VALUE = 70  # ten rounds of Philox: two wide products and four exclusi
 class Dropout(Layer):
     """y = x / (1 - rate) where the element is kept, else 0. Its gradient is the same operator: no mask is stored.
 
-    Operands: x in blocks; counters, plain int32 (4,): the seed's low and high half, the step, and one unused.
+    Operands: x in blocks; counters, plain int32 (4,): the seed's low and high half, the step, and how many images of
+    the batch come before x: parts of a batch have the masks of the whole.
     """
 
     inputs = ("x", "counters")

@@ -12,6 +12,9 @@ class Loss(Layer):
     Operands: scores (N, K, 1, 1) in blocks, labels plain. Results: loss float32 (N,), whose mean over the images is
     the loss; correct int32 (N,), 1 where the label has the largest score (the first of equal ones); dscores
     in blocks, the gradient of the mean.
+
+    Args:
+        images: of the batch whose mean it is, where scores are a part of it; None: they are all of it.
     """
 
     inputs = ("scores", "labels")
@@ -20,6 +23,9 @@ class Loss(Layer):
     inplace = {"dscores": ("scores",)}
     who = "loss"
     flops_per_value = 1  # an exponential counts as one
+
+    def __init__(self, images=None):
+        self.images = images
 
     def infer(self, specs):
         scores = specs[0]
@@ -52,7 +58,7 @@ class SoftmaxLoss(Loss):
     flops_per_value = 6
 
     def record(self, rec, ins, outs, work, choice):
-        _launch_rows(rec, "softmax_loss", ins, outs, 3)
+        _launch_rows(rec, self, "softmax_loss", ins, outs, 3)
 
 
 class HingeLoss(Loss):
@@ -62,7 +68,7 @@ class HingeLoss(Loss):
     flops_per_value = 4
 
     def record(self, rec, ins, outs, work, choice):
-        _launch_rows(rec, "hinge_loss", ins, outs, 1)
+        _launch_rows(rec, self, "hinge_loss", ins, outs, 1)
 
 
 class SquaredLoss(Loss):
@@ -84,7 +90,7 @@ class SquaredLoss(Loss):
         loss, correct, dscores = outs
         n, c, h, w = scores.spec.shape
         rows = blocks(c, rec.facts.block) * h
-        factor = 2.0 / (n * c * h * w)
+        factor = 2.0 / ((self.images or n) * c * h * w)
         args = [scores, targets, dscores, work, n * rows, c, h, w, factor]
         lanes = looped(rec.facts.block)
         rec.launch("loss.cl", "squared_rows", (n * rows,), args, iterations=looped(w, lanes) + lanes)
@@ -92,9 +98,9 @@ class SquaredLoss(Loss):
                    iterations=looped(rows))
 
 
-def _launch_rows(rec, kernel, ins, outs, passes):
+def _launch_rows(rec, layer, kernel, ins, outs, passes):
     """Records a kernel of one work-item per image, which passes over the scores so many times."""
     n, classes = ins[0].spec.shape[:2]
     block = rec.facts.block
-    rec.launch("loss.cl", kernel, (n,), [*ins, *outs, n, classes],
+    rec.launch("loss.cl", kernel, (n,), [*ins, *outs, n, classes, 1.0 / (layer.images or n)],
                iterations=passes * looped(blocks(classes, block)) + 2 * looped(block))

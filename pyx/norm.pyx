@@ -182,21 +182,26 @@ class BatchNormTrain(Layer):
 
 
 class BatchNormInfer(Layer):
-    """y = f(weight * (x - mean) / sqrt(var + eps) + bias) with the running statistics."""
+    """y = f(weight * (x - mean) / sqrt(var + eps) + bias) with the running statistics.
+
+    Args:
+        inverted: `var` is 1 / sqrt(variance + eps) already: y of `BatchNormTrain` again, bit for bit, from what it kept.
+    """
 
     inputs = ("x", "weight", "bias", "mean", "var")
     inplace = {"y": ("x",)}
     activates = True
 
-    def __init__(self, eps):
+    def __init__(self, eps, inverted=False):
         self.eps = eps
+        self.inverted = inverted
 
     def infer(self, specs):
         _check_channels(specs)
         return (TensorSpec(specs[0].shape),)
 
     def record(self, rec, ins, outs, work, choice):
-        _launch_apply(rec, self, [*ins, outs[0]], inverted=0)
+        _launch_apply(rec, self, [*ins, outs[0]], inverted=int(self.inverted))
 
 
 class BatchNormGradSums(Layer):

@@ -6,6 +6,7 @@ from .fold import fold_batchnorm
 from .fuse import fuse_activations, fuse_sums
 from .layout import convert_layouts
 from .masks import move_masks
+from .recompute import recompute
 from .step import fuse_updates
 from .winograd import use_winograd
 
@@ -18,6 +19,7 @@ __all__ = [
     "fuse_updates",
     "move_masks",
     "read_pieces",
+    "recompute",
     "use_winograd",
 ]
 

@@ -1,0 +1,56 @@
+"""What the search for recomputation has to know of a training step, taken from its plan."""
+
+from __future__ import annotations
+
+from ..engine import Plan
+from ..graph import Node, Value
+from ..passes.recompute import forward_count, lasting
+from ..planner.recompute import Chain
+
+OPERATIONS_PER_BYTE = 10  # that a processor does in the time of moving one byte, about
+
+
+def modelled_cost(plan: Plan, node: Node) -> float:
+    """The time of a node, in operations."""
+    cost = plan.costs[node]
+    return cost.flops + OPERATIONS_PER_BYTE * cost.traffic_bytes
+
+
+def chain(plan: Plan) -> Chain:
+    """The plan of a step that keeps everything, as a chain of its forward nodes."""
+    nodes, block = plan.graph.nodes, plan.facts.block
+    count = forward_count(plan.graph)
+    forward, backward = nodes[:count], nodes[count:]
+    maker = {value: i for i, node in enumerate(forward) for value in node.outputs}
+    always = lasting(forward)
+    asked = {value for node in backward for value in node.reads if value in maker and value not in always}
+    last: dict[Value, int] = {}
+    for i, node in enumerate(forward):
+        last.update((value, i) for value in node.reads if value in maker)
+    return Chain(
+        kept=[sum(v.spec.nbytes(block) for v in node.outputs if v in asked) for node in forward],
+        gradient=_gradient_bytes(plan, count, maker),
+        cost=[modelled_cost(plan, node) for node in forward],
+        crossing=[(maker[v], end, v.spec.nbytes(block)) for v, end in last.items() if v not in always],
+        needs=[sorted({maker[v] for v in node.reads if v in maker and v not in always}) for node in forward],
+    )
+
+
+def _gradient_bytes(plan: Plan, count: int, maker: dict[Value, int]) -> list[int]:
+    """For each forward node the most bytes of gradients and workspace alive while its gradients are computed."""
+    nodes = plan.graph.nodes
+    changes = [0] * (len(nodes) + 2)
+    produced = {value: step for step, node in enumerate(nodes) for value in node.outputs}
+    for interval in plan.intervals:
+        late = [produced[v] for v in interval.values if v in produced and v not in maker]
+        start = interval.start if interval.node is not None else min(late, default=None)
+        if start is not None:
+            changes[start] += interval.nbytes
+            changes[min(interval.end, len(nodes)) + 1] -= interval.nbytes
+    home = {node.name: i for i, node in enumerate(nodes[:count])}
+    found, live, at = [0] * count, sum(changes[:count]), count - 1
+    for step in range(count, len(nodes)):
+        live += changes[step]
+        at = min(at, home.get(nodes[step].name, at))
+        found[at] = max(found[at], live)
+    return found
