@@ -26,7 +26,13 @@ from .program import ProgramKey, Progress, build_programs, shown
 
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 Pick = Callable[[Sequence[Choice]], Choice]
-TAGS = {"param": "weights", "state": "weights", "optimizer": "optimizer", "control": "control"}
+TAGS = {
+    "param": "weights",
+    "state": "weights",
+    "optimizer": "optimizer",
+    "gradient": "gradients",
+    "control": "control",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Plan:
     Attributes:
         choices: the algorithm of each node. intervals, arena: what lives when, and where.
         residence: persistent values, when this plan alone is loaded.
+        told: what was done so that it takes less memory, for people.
     """
 
     graph: Graph
@@ -80,6 +87,7 @@ class Plan:
     arena: planner.Arena
     residence: Residence
     costs: dict[Node, Cost] = field(repr=False)
+    told: tuple[str, ...] = ()
 
     @property
     def arena_bytes(self) -> int:

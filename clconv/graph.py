@@ -12,7 +12,7 @@ from .shapes import TensorSpec
 if TYPE_CHECKING:
     from ._core.layer import Layer
 
-PERSISTENT = ("param", "state", "optimizer", "control")
+PERSISTENT = ("param", "state", "optimizer", "gradient", "control")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Value:
 
     Attributes:
         role: "input" (fed by the host), "activation" (made by `producer`), or persistent: "param", "state"
-            (running statistics), "optimizer", "control" (hyper-parameters and counters).
+            (running statistics), "optimizer", "gradient" (gathered over parts of a batch), "control"
+            (hyper-parameters and counters).
     """
 
     name: str

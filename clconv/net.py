@@ -277,12 +277,16 @@ class Net:
         *,
         loss: str = "softmax",
         optimizer: Optimizer | None = None,
+        bn: str | None = None,
     ) -> Plan:
         """What a run would take and how it would go, without allocating anything.
 
         Args:
             batch: images. mode: "test" or "train" (one step with `loss` and `optimizer`).
-            memory: budget that it must fit, like "64MB".
+            memory: budget that it must fit, like "64MB". bn: see `fit`.
+
+        Returns:
+            The plan. In training it may be that of a part of the batch; `told` says what was done so that it fits.
 
         Raises:
             BudgetError: it needs more; the message says how much.
@@ -292,10 +296,9 @@ class Net:
         if batch < 1:
             raise ArgumentError(f"plan: batch {batch} is not a number of images from 1 on")
         if mode == "train":
-            trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9))
-            plan = trainer.plan_within({"train": {batch}}, _budget(memory))[0]
-        else:
-            plan = self._inference.plan(OUTPUT, batch, budget=_budget(memory))
+            trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9), bn=bn)
+            return trainer.plan_within({"train": {batch}}, _budget(memory))[0]
+        plan = self._inference.plan(OUTPUT, batch, budget=_budget(memory))
         check_budget(plan, _budget(memory), "plan")
         return plan
 
@@ -389,6 +392,7 @@ class Net:
         validation: tuple[Array, Array] | Dataset | None = None,
         augmentation: Augmentation | None = None,
         memory: str | int | None = None,
+        bn: str | None = None,
         seed: int = 0,
         shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -407,7 +411,9 @@ class Net:
             epochs: passes over the data. batch_size: images per step; the last batch may be smaller.
             loss: "softmax", "svm" or "mse". optimizer: default SGD(0.01, momentum=0.9). schedule: default
                 constant. validation: (x, y) or a `Dataset`, evaluated after each epoch.
-            augmentation: of uint8 images. memory: budget like "512MB" for all that training takes.
+            augmentation: of uint8 images. memory: budget like "512MB" for all that training takes; what does not fit
+                is computed in less memory and more time: the forward pass again, batches in parts.
+            bn: "per_micro_batch" allows parts where batches are normalised, each by its own statistics.
             seed: of shuffling, augmentation and dropout. The same seed gives the same bits on one device.
             checkpoint: file for weights, optimizer state and counters, written after each epoch, every
                 `checkpoint_steps` steps, and on Ctrl-C. resume: go on from it if it is there; the run ends
@@ -443,7 +449,7 @@ class Net:
             )
         with self._lock:
             self._release_test()
-            recipe = Recipe(loss, optimizer, schedule or Constant(), epochs, seed)
+            recipe = Recipe(loss, optimizer, schedule or Constant(), epochs, seed, bn)
             saving = Saving(checkpoint, checkpoint_steps, resume, self._metadata())
             printing = [PrintEpochs(epochs)] if verbose else []
             if self._training is None:

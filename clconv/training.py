@@ -30,6 +30,7 @@ class Recipe:
     schedule: Constant
     epochs: int
     seed: int
+    bn: str | None = None  # see `Trainer`
 
     def described(self, loader: Loader) -> dict[str, Any]:
         """What a resumed run must have in common with the one that wrote the checkpoint."""
@@ -125,14 +126,16 @@ class Training:
         progress: BuildProgress | None,
     ) -> Trainer:
         """The trainer of the last run where it serves again, else a new one with `arrays` loaded."""
-        key = (recipe.loss, recipe.optimizer.rule, budget)
-        if self.trainer is not None and self._key == key:
-            self.trainer.restart(recipe.optimizer, recipe.seed, batches, progress)
-            return self.trainer
+        key = (recipe.loss, recipe.optimizer.rule, budget, recipe.bn)
+        trainer = self.trainer if self._key == key else None
+        if trainer is not None and trainer.restart(recipe.optimizer, recipe.seed, batches, progress):
+            return trainer
         if self.trainer is not None:
             arrays = self.trainer.arrays()
             self.release()
-        trainer = Trainer(self.network, self.device, recipe.loss, recipe.optimizer, seed=recipe.seed, budget=budget)
+        trainer = Trainer(
+            self.network, self.device, recipe.loss, recipe.optimizer, seed=recipe.seed, budget=budget, bn=recipe.bn
+        )
         try:
             trainer.prepare(arrays, batches, progress, optimizer_arrays)
         except BaseException:

@@ -184,8 +184,7 @@ class BatchNormTrain(Layer):
 class BatchNormInfer(Layer):
     """y = f(weight * (x - mean) / sqrt(var + eps) + bias) with the running statistics.
 
-    Args:
-        inverted: `var` is 1 / sqrt(variance + eps) already: y of `BatchNormTrain` again, bit for bit, from what it kept.
+    `inverted`: var is 1 / sqrt(variance + eps) already; y of `BatchNormTrain` again, bit for bit, from what it kept.
     """
 
     inputs = ("x", "weight", "bias", "mean", "var")

@@ -137,10 +137,7 @@ class WeightGradient(Layer):
 
     def stepping(self, step):
         """The layer that makes `step` on w, with the operands of the step behind its own, instead of giving dw."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin.step = step
-        return twin
+        return self.with_(step=step)
 
     def result(self, ins, outs):
         """Kernel arguments and build definitions of what is made of the sums: GRADIENT of cl/optimizer.h."""

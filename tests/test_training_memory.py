@@ -1,11 +1,18 @@
 """Training in less memory: what is rewritten changes no bits, and what fits is known beforehand."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 
 import clconv as cc
 from clconv import passes
+from clconv.errors import ArgumentError, BudgetError, NonFiniteError
+from clconv.planner.recompute import Search
 from clconv.train import step
+from clconv.train.method import Method
+from clconv.train.recompute import chain
 from clconv.train.trainer import Trainer
 
 # Pooling behind activations whose slope is 0 or 1, overlapping windows, and a fire module in front of one.
@@ -33,7 +40,11 @@ def batch(network, n=6, seed=3):
 
 def trained(device, network, optimizer, x, y, steps=2, **settings):
     """Losses and all arrays, optimizer state included, after some steps on the same images."""
-    trainer = Trainer(network, device, "softmax", optimizer, seed=4, **settings)
+    return stepped(Trainer(network, device, "softmax", optimizer, seed=4, **settings), optimizer, x, y, steps)
+
+
+def stepped(trainer, optimizer, x, y, steps=2):
+    network = trainer.network
     try:
         trainer.prepare(network.initial(1), {"train": {len(x)}})
         losses = [trainer.step(x, y, optimizer.rate)[0] for _ in range(steps)]
@@ -83,3 +94,186 @@ def test_a_step_from_the_sums_has_the_bits_of_a_step_from_the_gradient(device, m
     found = trained(device, network, optimizer, x, y, 3)
     monkeypatch.setattr(passes, "fuse_updates", lambda graph: None)
     assert_same(found, trained(device, network, optimizer, x, y, 3))
+
+
+def again(device, monkeypatch, network, optimizer, x, y, cuts):
+    """As `trained`, but with everything between the cuts computed twice."""
+    trainer = Trainer(network, device, "softmax", optimizer, seed=4)
+    monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(cuts=cuts)))
+    return stepped(trainer, optimizer, x, y)
+
+
+def planned(trainer, batches, method):
+    """What `plan_within` does, with a method that is given."""
+    trainer.method, trainer._batches = method, {mode: set(sizes) for mode, sizes in batches.items()}
+    return trainer._plans.all(method, batches)
+
+
+# Batch normalisation, dropout, LRN, pooling with places, a shortcut and branches: all that could come out differently.
+def everything():
+    x = cc.Input(3, 12, 12)
+    a = cc.ReLU()(cc.BatchNorm()(cc.Conv(16, 3, pad=1)(x)))
+    b = cc.Tanh()(cc.BatchNorm()(cc.Conv(16, 3, pad=1, groups=2)(a)))
+    a = cc.LRN()(cc.ReLU()(cc.Add()(a, b)))
+    a = cc.MaxPool(2)(cc.Dropout(0.3)(a))
+    a = cc.ReLU()(cc.Concat()(cc.Conv(16, 1)(a), cc.AvgPool(3, 1, pad=1)(cc.Sigmoid()(cc.Conv(8, 1)(a)))))
+    a = cc.MaxPool(3, 2, pad=1, rounding="floor")(a)
+    return cc.Net(cc.FC(5)(cc.Dropout(0.5)(cc.ReLU()(cc.FC(20)(a))))).network
+
+
+@pytest.mark.parametrize("cuts", [(1, 2, 3, 5, 7), (4, 9), (6,), tuple(range(1, 15))], ids=len)
+def test_what_is_computed_again_has_the_same_bits(device, monkeypatch, cuts):
+    """Gradients, and running statistics, which are updated once."""
+    network, optimizer = everything(), cc.SGD(0.05, momentum=0.9)
+    x, y = batch(network)
+    expected = trained(device, network, optimizer, x, y)
+    assert_same(again(device, monkeypatch, network, optimizer, x, y, cuts), expected)
+
+
+def test_less_is_kept(device):
+    network = cc.Net("INPUT 32x32x16 -> [CONV 3x3x16 -> BN -> TANH]*8 -> FC 10").network
+    trainer = Trainer(network, device, "softmax", cc.SGD(0.1))
+    kept = trainer._plans.train(Method(scratch=0), 32, 32, False)
+    search = Search(chain(kept))
+    peaks = []
+    for share in (0, 0.25, 0.5, 0.75):
+        limit = search.least() + int((search.peak[0][search.count] - search.least()) * share)
+        cost, cuts = search.cuts(limit)
+        assert cost <= sum(chain(kept).cost)  # at most one more forward pass
+        plan = trainer._plans.train(Method(cuts=cuts, scratch=0), 32, 32, False)
+        assert max(plan.live_bytes) <= 1.02 * limit + 32 * 32 * 32 * 16 * 4  # the images lie beside the chain
+        peaks.append(plan.arena_bytes)
+    assert peaks == sorted(peaks) and peaks[0] < 0.5 * kept.arena_bytes
+    assert search.cuts(search.least() // 2) is None
+
+
+WHOLE = (
+    "INPUT 8x8x4 -> CONV 3x3x16 -> RELU -> POOL -> DROPOUT 0.5 -> CONV 3x3x24/2 p1 floor -> RELU -> POOL avg 2x2 "
+    "-> [FC 8 -> RELU] -> FC 4"
+)
+
+
+EXACT = [cc.SGD(0.05, 0.125, momentum=0.9) if o.rule == "momentum" else o for o in OPTIMIZERS]  # gathers decay, too
+
+
+@pytest.mark.parametrize("optimizer", EXACT, ids=lambda o: o.rule)
+@pytest.mark.parametrize("images", [1, 3])
+def test_parts_of_a_batch_make_the_step_of_the_whole(device, monkeypatch, optimizer, images):
+    """Where every sum is exact its order does not matter: small integers, and a loss that divides by powers of two.
+
+    So nothing else changes: masks of dropout, shares in the mean loss, decay, each rule's step.
+    """
+    network = cc.Net(WHOLE).network
+    rng = np.random.default_rng(5)
+    x = rng.integers(-1, 2, (8, 4, 8, 8)).astype(np.float32)
+    y = rng.integers(-2, 3, (8, 4, 1, 1)).astype(np.float32)
+    shapes = network.array_shapes()
+    arrays = {n: rng.choice([-1, 0, 0, 0, 1], shape).astype(np.float32) for n, shape in shapes.items()}
+    found = []
+    for method in (Method(images, scratch=0), Method(scratch=0)):
+        trainer = Trainer(network, device, "mse", optimizer, seed=4)
+        plan_within = partial(planned, trainer, method=method)
+        monkeypatch.setattr(trainer, "plan_within", lambda batches, budget, use=plan_within: use(batches))
+        try:
+            trainer.prepare(arrays, {"train": {len(x)}})
+            told = trainer.step(x, y, optimizer.rate)
+            found.append((told, {**trainer.arrays(), **trainer.optimizer_arrays()}))
+        finally:
+            trainer.release()
+    assert_same(*found)
+
+
+def test_parts_change_gradients_by_rounding_alone(device, monkeypatch):
+    """At most 2 eps sqrt(K) times the sum of the magnitudes of K products: so near are both orders of a sum."""
+    network = cc.Net("INPUT 4x4x3 -> [FC 20 -> RELU] -> FC 5").network
+    x, y = batch(network, 50)
+    w1, b1, w2, b2 = (np.float64(a) for a in network.initial(1).values())
+    w1 = w1.reshape(20, -1)
+    flat = x.reshape(50, -1)
+    hidden = np.maximum(flat @ w1.T + b1, 0)
+    scores = np.exp(hidden @ w2.reshape(5, 20).T + b2)
+    d2 = np.abs((scores / scores.sum(1, keepdims=True) - np.eye(5)[y]) / 50)
+    d1 = d2 @ np.abs(w2.reshape(5, 20)) * (hidden > 0)
+    sizes = {"fc1.weight": d1.T @ np.abs(flat), "fc2.weight": d2.T @ hidden}
+    optimizer = cc.SGD(0.1, momentum=0.9)
+    _, expected = trained(device, network, optimizer, x, y, 1)
+    trainer = Trainer(network, device, "softmax", optimizer, seed=4)
+    monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(images=7)))
+    _, found = stepped(trainer, optimizer, x, y, 1)
+    for name, size in sizes.items():
+        error = np.abs(found[f"{name}.velocity"] - expected[f"{name}.velocity"]).reshape(size.shape)
+        assert (error <= 2 * 2**-23 * np.sqrt(50) * size + 1e-12).all(), name
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights(device, monkeypatch):
+    network = cc.Net(POOLED).network
+    x, y = batch(network)
+    x[4, 0, 0, 0] = np.inf
+    trainer = Trainer(network, device, "softmax", cc.SGD(0.05, momentum=0.9))
+    monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(images=2)))
+    try:
+        trainer.prepare(network.initial(1), {"train": {len(x)}})
+        with pytest.raises(NonFiniteError, match=r"^fit: the loss became nan at step 1: the input images hold values"):
+            trainer.step(x, y, 0.05)
+        for name, array in network.initial(1).items():
+            assert np.array_equal(trainer.arrays()[name], array), name
+    finally:
+        trainer.release()
+
+
+SWEPT = "INPUT 16x16x3 -> [[CONV 3x3x16 -> RELU]*2 -> POOL]*2 -> DROPOUT 0.2 -> [FC 30 -> TANH] -> FC 5"
+
+
+@pytest.mark.parametrize("optimizer", [cc.SGD(0.05, momentum=0.9), cc.Adam(0.001)], ids=lambda o: o.rule)
+def test_every_budget_from_the_least_on_is_kept(device, optimizer):
+    """The least that is named is true: it is enough, and 64 bytes less are refused; nothing is allocated then."""
+    network = cc.Net(SWEPT).network
+    x, y = batch(network, 12)
+    batches = {"train": {12}, "test": {12}}
+    trainer = Trainer(network, device, "softmax", optimizer)
+    trainer.plan_within(batches, None)
+    most = trainer.peak_bytes
+    with pytest.raises(BudgetError) as refused:
+        Trainer(network, device, "softmax", optimizer).plan_within(batches, 1000)
+    pattern = (
+        r"^fit: training on batches of 12 does not fit 1000 bytes \(1000 B\), the budget; at least (\d+) "
+        r"\([\d.]+ MiB\) are needed: direct .*\. Nothing was allocated\.$"
+    )
+    least = int(re.search(pattern, str(refused.value))[1])
+    assert least < 0.6 * most
+    with pytest.raises(BudgetError, match=f"at least {least} "):
+        Trainer(network, device, "softmax", optimizer).plan_within(batches, least - 64)
+    losses = []
+    for budget in [least, *np.linspace(least, 1.2 * most, 12, dtype=int)[1:]]:
+        trainer = Trainer(network, device, "softmax", optimizer, seed=4, budget=int(budget))
+        try:
+            trainer.prepare(network.initial(1), batches)
+            assert trainer.peak_bytes <= budget
+            losses.append([trainer.step(x, y, 0.05)[0] for _ in range(2)] + [trainer.evaluate(x, y)[0].mean()])
+            assert trainer.session.allocator.peak_bytes == trainer.peak_bytes
+        finally:
+            trainer.release()
+    np.testing.assert_allclose(losses, [losses[-1]] * len(losses), rtol=1e-4)
+
+
+def test_batches_that_are_normalised_come_in_parts_only_where_asked_for(device):
+    net = cc.Net("INPUT 16x16x3 -> [CONV 3x3x16 -> BN -> RELU]*3 -> FC 5", device=device)
+    x, y = batch(net.network, 12)
+    with pytest.raises(BudgetError, match=r'With bn="per_micro_batch", (\d+) \(.*\) would do') as refused:
+        net.fit(x, y, batch_size=12, memory=1000, verbose=False)
+    whole, parts = (int(n) for n in re.search(r'at least (\d+) .*micro_batch", (\d+)', str(refused.value)).groups())
+    assert parts < 0.8 * whole
+    with pytest.raises(BudgetError, match=f"at least {whole} "):
+        net.fit(x, y, batch_size=12, memory=whole - 64, verbose=False)
+    history = net.fit(x, y, batch_size=12, memory=parts, bn="per_micro_batch", verbose=False)
+    assert np.isfinite(history.loss).all() and history.peak_bytes <= parts
+    with pytest.raises(ArgumentError, match=r'^fit: bn \'frozen\' is not "per_micro_batch" or None$'):
+        net.fit(x, y, bn="frozen")
+
+
+def test_the_plan_says_what_was_done(device):
+    net = cc.Net(SWEPT, device=device)
+    assert net.plan(12, "train").told == ()
+    told = net.plan(12, "train", memory=net.plan(12, "train").peak_bytes // 2).told
+    assert any(line.startswith("batches of 12 come in ") for line in told)
+    assert told[-1].startswith("modelled time 1.")

@@ -11,6 +11,7 @@ from ..planner import format_bytes
 ROWS = {
     "weights": "weights",
     "optimizer": "optimizer state",
+    "gradients": "gradients of parts of a batch",
     "arena": "activations, gradients, workspace",
     "control": "counters",
     "peak": "peak",

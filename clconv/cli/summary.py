@@ -49,3 +49,5 @@ def summary(network: str, batch: int, memory: int | None, mode: str, as_json: bo
                 plan = net.plan(batch, each, memory)
                 what = "test-time mode" if each == "test" else "training"
                 click.echo(f"{what} takes {format_bytes(plan.peak_bytes)} and fits {format_bytes(memory)}", err=True)
+                for line in plan.told:
+                    click.echo(f"  {line}", err=True)

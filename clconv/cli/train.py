@@ -17,6 +17,7 @@ from ..data import Augmentation, Dataset, Normalization, open_dataset, split
 from ..errors import DataError, ModelFileError, ShapeError
 from ..net import Net
 from ..train import SGD, Adagrad, Adam, Constant, Cosine, History, Optimizer, RMSProp, Step
+from ..train.method import PER_PART
 from .display import TrainingDisplay, console, counting, device_line, number, percent, stop
 from .memory import memory_bytes, memory_line
 from .networks import Source, check_vector, find, image_text
@@ -64,6 +65,7 @@ class Settings:
     seed: int
     device: str | None
     memory: int | None
+    bn: str | None
     checkpoint: str | None
     checkpoint_steps: int
     resume: bool
@@ -157,7 +159,15 @@ def _check_target(path: Path) -> None:
     help="Same seed, same device: same bits.",
 )
 @device_option
-@memory_option("Budget for all of training, such as 512MB; refused where it needs more. Default: CLCONV_MEMORY.")
+@memory_option(
+    "Budget for all of training, such as 512MB: what does not fit is computed twice, or the batch in parts. "
+    "Default: CLCONV_MEMORY."
+)
+@click.option(
+    "--bn",
+    type=click.Choice([PER_PART]),
+    help="Allow parts of a batch with batch normalisation, each by its own statistics.",
+)
 @click.option("--checkpoint", metavar="FILE", help="Keep the state of the run here: each epoch, and on Ctrl-C.")
 @click.option("--checkpoint-steps", default=0, type=click.IntRange(0), metavar="N", help="... and every N steps.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint if it is there.")
@@ -284,6 +294,7 @@ def _fit(net: Net, data: Dataset, test: Dataset | None, settings: Settings, out:
             validation=held_out,
             augmentation=settings.augmentation,
             memory=settings.memory,
+            bn=settings.bn,
             seed=settings.seed,
             callbacks=[display],
             checkpoint=settings.checkpoint,

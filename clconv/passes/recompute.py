@@ -49,7 +49,9 @@ def recompute(graph: Graph, cuts: Sequence[int]) -> None:
     for cut in cuts:
         kept.update(crossing(forward, cut))
     kept.update(value for node in forward[cuts[-1] :] for value in node.outputs)
-    segment = {v: sum(cut <= i for cut in cuts) for i, node in enumerate(forward) for v in node.outputs if v not in kept}
+    segment = {
+        v: sum(cut <= i for cut in cuts) for i, node in enumerate(forward) for v in node.outputs if v not in kept
+    }
     asked = {value for node in backward for value in node.reads if value in segment}
     wanted = [_wanted(forward, segment, asked, number) for number in range(len(cuts))]
     copies: dict[Value, Value] = {}

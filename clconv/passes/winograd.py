@@ -34,33 +34,34 @@ LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost 
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
 
-def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
+def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None) -> None:
     """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
 
     Args:
-        train: filters are transformed in every run; else once, when the weights are loaded.
+        train: filters are transformed in every run, just before each use; else once, when the weights are loaded.
+        scratch: most bytes that it may take for one layer: workspace and, with `train`, transformed filters.
     """
     if not facts.workers:
         return
+    most = float("inf") if scratch is None else scratch
     nodes, graph.nodes = graph.nodes, []
     transformed: dict[tuple[Value, bool], Value] = {}
     for node in nodes:
         if isinstance(node.layer, ConvGradW):
-            _replace_gradient(node)
+            _replace_gradient(node, facts, most)
             graph.nodes.append(node)
             continue
         found = _pads(node)
-        if found is None or not _pays(node, facts):
+        if found is None or not _pays(node, facts) or _taken(node, found, facts, train=train) > most:
             graph.nodes.append(node)
             continue
         x, weight, bias = node.inputs[:3]
         flip = isinstance(node.layer, ConvTranspose2d)
         assert isinstance(weight, Value)
-        if (weight, flip) not in transformed:
-            if train:
-                (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
-            else:
-                transformed[weight, flip] = _transformed(graph, weight)
+        if train:
+            (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
+        elif (weight, flip) not in transformed:
+            transformed[weight, flip] = _transformed(graph, weight)
         layer, old = WinogradConv2d(found), node.layer
         node.layer = layer.with_(activation=old.activation, slope=old.slope, adds=getattr(old, "adds", False))
         node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
@@ -68,7 +69,17 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool) -> None:
     graph.prune()
 
 
-def _replace_gradient(node: Node) -> None:
+def _taken(node: Node, pads: Pads, facts: DeviceFacts, *, train: bool) -> int:
+    """Bytes that Winograd's method would take for a convolution besides its operands."""
+    x, weight = node.input_specs()[:2]
+    assert x is not None and weight is not None
+    u = TensorSpec((*weight.shape[:2], 6, 6), layout="winograd")
+    outs = [value.spec for value in node.outputs]
+    workspace = WinogradConv2d(pads).choices(facts, [x, u, None], outs)[0].workspace_bytes
+    return workspace + (u.nbytes(facts.block) if train else 0)
+
+
+def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
     """The weight gradient, where tiles of 4x4 cover dy without much waste."""
     layer = node.layer
     x, dy = node.inputs[:2]
@@ -78,9 +89,10 @@ def _replace_gradient(node: Node) -> None:
         return
     products, direct = 36 * tile_count(dy.spec.shape), 9 * dy.spec.values // dy.spec.shape[1]
     if products < GAIN * direct and dy.spec.values // dy.spec.shape[1] >= LEAST_PIXELS:
-        node.layer = WinogradGradW(window.pads, spec)
-        if layer.step is not None:
-            node.layer = node.layer.stepping(layer.step)
+        gradient = WinogradGradW(window.pads, spec)
+        if gradient.choices(facts, [x.spec, dy.spec], [spec])[0].workspace_bytes > most:
+            return
+        node.layer = gradient if layer.step is None else gradient.stepping(layer.step)
 
 
 def _unfit(window: Any, spec: TensorSpec) -> bool:

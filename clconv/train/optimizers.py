@@ -37,14 +37,23 @@ class Optimizer:
         """Names of the state that each weight has."""
         return tuple(kernels.RULES[self.rule])
 
-    def hyper(self, rate: float, step: int) -> Array:
-        """What the kernels read at a step (counted from 1) with a rate."""
+    def hyper(self, rate: float, step: int, *, first: bool = True, last: bool = True) -> Array:
+        """What the kernels read at a step (counted from 1) with a rate.
+
+        Args:
+            first, last: which part of a batch that comes in parts; see cl/optimizer.h.
+        """
         values = np.zeros(kernels.HYPERS, np.float32)
-        values[[kernels.FIRST_PART, kernels.LAST_PART]] = 1
         values[kernels.RATE] = rate
         values[kernels.WEIGHT_DECAY] = self.weight_decay
         values[kernels.ENABLED] = 1
+        values[kernels.FIRST_PART], values[kernels.LAST_PART] = first, last
         self._fill(values, step)
+        if self.rule == "momentum":  # the velocity gathers the gradients
+            if not first:
+                values[kernels.MOMENTUM], values[kernels.WEIGHT_DECAY] = 1, 0
+            if not last:
+                values[kernels.RATE] = 0
         return values
 
     def _fill(self, values: Array, step: int) -> None:

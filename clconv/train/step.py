@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import passes
@@ -21,22 +22,37 @@ LOSSES: dict[str, Any] = {
 }
 
 
-def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer) -> Graph:
-    """One step on `batch` images: inputs "x" and "labels", outputs "loss" and "correct" per image.
+def training_graph(
+    network: Network,
+    images: int,
+    loss: str,
+    optimizer: Optimizer,
+    cuts: Sequence[int] = (),
+    batch: int | None = None,
+    summed: bool = False,
+) -> Graph:
+    """One step on `images` images: inputs "x" and "labels", outputs "loss" and "correct" per image.
 
     Weights, running statistics and optimizer state are updated where they are; an update happens only
     if the loss is finite. Each follows as soon as its gradient is complete, so that gradients die young.
+
+    Args:
+        cuts: what is computed twice, see `passes.recompute`. batch: images of the whole batch, where this is a
+            part of it. summed: gradients of several parts are gathered, see `Optimizer.hyper`.
     """
-    graph = network.graph(batch, train=True)
+    graph = network.graph(images, train=True)
     passes.fuse_activations(graph)
     scores = graph.outputs.pop("y")
-    loss_value, correct, dscores = add_loss(graph, scores, loss)
+    loss_value, correct, dscores = add_loss(graph, scores, loss, batch)
+    step = Step(optimizer.rule, summed)
     (ok,) = graph.add(Finite(), [loss_value], "loss")
     hyper = graph.persist("hyper", TensorSpec((16,), layout="plain"), "control")
 
     def update(weight: Value, gradient: Value) -> None:
         states = [graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer") for s in optimizer.states]
-        graph.add(Update(Step(optimizer.rule)), [gradient, weight, *states, hyper, ok], weight.name.rpartition(".")[0])
+        if step.summed:
+            states.append(graph.persist(f"{weight.name}.gradient", weight.spec, "gradient"))
+        graph.add(Update(step), [gradient, weight, *states, hyper, ok], weight.name.rpartition(".")[0])
 
     weights = [value for value in graph.persistent.values() if value.role == "param"]
     differentiate(graph, {scores: dscores}, weights, update)
@@ -45,6 +61,7 @@ def training_graph(network: Network, batch: int, loss: str, optimizer: Optimizer
     passes.convert_layouts(graph)
     passes.fuse_updates(graph)
     graph.prune()
+    passes.recompute(graph, cuts)
     return graph
 
 
@@ -56,11 +73,15 @@ def evaluation_graph(network: Network, batch: int, loss: str) -> Graph:
     return graph
 
 
-def add_loss(graph: Graph, scores: Value, loss: str) -> tuple[Value, ...]:
-    """Adds a loss and its input "labels"; returns loss and correctness per image, and d(mean loss)/d(scores)."""
+def add_loss(graph: Graph, scores: Value, loss: str, batch: int | None = None) -> tuple[Value, ...]:
+    """Adds a loss and its input "labels"; returns loss and correctness per image, and d(mean loss)/d(scores).
+
+    Args:
+        batch: images that the mean is of, where the scores are those of a part.
+    """
     if loss not in LOSSES:
         raise ArgumentError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
     n = scores.spec.shape[0]
     spec = TensorSpec(scores.spec.shape, layout="plain") if loss == "mse" else TensorSpec((n,), "int32", "plain")
     labels = graph.input("labels", spec)
-    return graph.add(LOSSES[loss](), [scores, labels], "loss")
+    return graph.add(LOSSES[loss](batch), [scores, labels], "loss")

@@ -9,14 +9,14 @@ import numpy as np
 from .. import passes
 from ..device import Device
 from ..engine import Plan, Session, make_plan
-from ..errors import BudgetError, NonFiniteError
-from ..graph import Graph
+from ..errors import ArgumentError, BudgetError, NonFiniteError
 from ..nn.network import Network
 from ..packing import Array
 from ..planner import format_bytes
 from ..program import Progress
+from .budget import Fitting
+from .method import PER_PART, Method, StepPlans, together_bytes
 from .optimizers import Optimizer
-from .step import evaluation_graph, training_graph
 
 
 class Trainer:
@@ -24,6 +24,7 @@ class Trainer:
 
     Args:
         seed: of dropout. budget: the most bytes it may hold on the device, or None.
+        bn: "per_micro_batch" lets batches come in parts although they are normalised, each with its own statistics.
     """
 
     def __init__(
@@ -35,16 +36,21 @@ class Trainer:
         *,
         seed: int = 0,
         budget: int | None = None,
+        bn: str | None = None,
     ) -> None:
+        if bn not in (None, PER_PART):
+            raise ArgumentError(f'fit: bn {bn!r} is not "{PER_PART}" or None')
         self.network = network
         self.device = device
         self.loss = loss
         self.optimizer = optimizer
         self.seed = seed
+        self.bn = bn
         self.steps_done = 0
         self.session = Session(device, budget)
-        self._plans: dict[tuple[str, int], Plan] = {}
-        self._fast = True
+        self.method = Method()
+        self._plans = StepPlans(network, device.facts, loss, optimizer)
+        self._batches: dict[str, set[int]] = {}
 
     def prepare(
         self,
@@ -71,61 +77,79 @@ class Trainer:
         seed: int,
         batches: Mapping[str, set[int]],
         progress: Progress | None = None,
-    ) -> None:
+    ) -> bool:
         """Begins a new run with the weights as they are: counters and optimizer state start from zero.
 
         Args:
             optimizer: of the same rule as before.
+
+        Returns:
+            False, and nothing is done, where the batches need other memory than what was loaded.
         """
         assert optimizer.rule == self.optimizer.rule
+        budget, before = self.session.allocator.budget, self._plans.all(self.method, self._batches)
+        plans = self.plan_within(batches, budget)
+        loaded = all(name in self.session.names for plan in plans for name in plan.graph.persistent)
+        if not loaded or (budget is not None and together_bytes(before + plans) > budget):
+            return False
         self.optimizer, self.seed, self.steps_done = optimizer, seed, 0
-        plans = self.plan_within(batches, self.session.allocator.budget)
         self.session.clear("optimizer")
         self._write_counters()
         for plan in plans:
             self.session.prepare(plan, progress)
+        return True
 
     def plan_within(self, batches: Mapping[str, set[int]], budget: int | None) -> list[Plan]:
-        """Plans for all batch sizes ("train" and "test"), largest first; without Winograd's workspace if need be.
+        """Plans for all batch sizes ("train" and "test"), the largest first, by the cheapest `Method` that fits.
+
+        Args:
+            budget: bytes; None: what the device has.
 
         Raises:
-            BudgetError: even so they need more than `budget`.
+            BudgetError: no method fits; the least that would is named. Nothing was allocated.
         """
-        sizes = [(mode, batch) for mode, found in batches.items() for batch in sorted(found, reverse=True)]
-        plans = [self.plan(mode, batch) for mode, batch in sizes]
-        if budget is not None and self.peak_bytes > budget and self._fast:
-            self._fast = False
-            self._plans.clear()
-            plans = [self.plan(mode, batch) for mode, batch in sizes]
-        if budget is not None and self.peak_bytes > budget:
-            raise BudgetError(
-                f"fit: training needs {self.peak_bytes} bytes ({format_bytes(self.peak_bytes)}) with this batch size, "
-                f"more than the budget of {budget}; a smaller batch_size or a larger budget would fit. "
-                "Nothing was allocated."
-            )
+        limit = self.device.facts.global_bytes if budget is None else budget
+        fitting = Fitting(self._plans, batches, parts=self.bn == PER_PART)
+        method = fitting.within(limit)
+        if method is None:
+            raise BudgetError(self._refusal(fitting, limit, budget))
+        self.method, self._batches = method, {mode: set(sizes) for mode, sizes in batches.items()}
+        plans = self._plans.all(method, batches)
+        told = method.told(fitting.batch)
+        if told:
+            told = (*told, f"modelled time {fitting.cost(method) / fitting.fastest_cost():.2f} x that of the fastest")
+        for plan in plans:
+            plan.told = told
         return plans
 
-    def plan(self, mode: str, batch: int) -> Plan:
-        """The plan of a training step ("train") or an evaluation ("test") on `batch` images."""
-        if (mode, batch) not in self._plans:
-            self._plans[mode, batch] = make_plan(self._graph(mode, batch), self.device.facts)
-        return self._plans[mode, batch]
+    def _refusal(self, fitting: Fitting, limit: int, budget: int | None) -> str:
+        whose = "the budget" if budget is not None else f"what {self.device.facts.name} has"
+        found = fitting.least()
+        text = (
+            f"fit: training on batches of {fitting.batch} does not fit {limit} bytes ({format_bytes(limit)}), {whose}; "
+        )
+        if found:
+            nbytes, method = found[0]
+            text += f"at least {nbytes} ({format_bytes(nbytes)}) are needed: {'; '.join(method.told(fitting.batch))}. "
+        if fitting.whole:
+            other = Fitting(self._plans, fitting.batches, parts=True).least()
+            if other and (not found or other[0][0] < found[0][0]):
+                text += f'With bn="{PER_PART}", {other[0][0]} ({format_bytes(other[0][0])}) would do. '
+        return f"{text}Nothing was allocated."
 
-    def _graph(self, mode: str, batch: int) -> Graph:
+    def plan(self, mode: str, batch: int) -> Plan:
+        """The plan of a training step ("train") or an evaluation ("test") on `batch` images, or of its first part."""
         if mode == "train":
-            graph = training_graph(self.network, batch, self.loss, self.optimizer)
-        else:
-            graph = evaluation_graph(self.network, batch, self.loss)
-            passes.for_inference(graph, self.device.facts.block, fold=False)
-        if self._fast:
-            passes.use_winograd(graph, self.device.facts, train=True)
-        return graph
+            return self._part(self.method.parts(batch)[0], batch)
+        return self._plans.test(self.method, self.method.test_parts(batch)[0])
+
+    def _part(self, images: int, batch: int) -> Plan:
+        return self._plans.train(self.method, images, batch, self._plans.summed(self.method, self._batches))
 
     @property
     def peak_bytes(self) -> int:
-        """Device memory of all plans made so far: what is persistent, and the largest arena."""
-        persistent = max(plan.residence.nbytes() for plan in self._plans.values())
-        return persistent + max(plan.arena_bytes for plan in self._plans.values())
+        """Device memory of the plans that `plan_within` found: what is persistent, and one arena for all."""
+        return together_bytes(self._plans.all(self.method, self._batches))
 
     def step(self, x: Array, labels: Array, rate: float) -> tuple[float, int]:
         """One training step: the mean loss and the number of right answers.
@@ -134,28 +158,43 @@ class Trainer:
             NonFiniteError: the loss is not finite; the weights are as before the step, and the message
                 names the first layer whose weights or output are not finite.
         """
-        self.session.write("hyper", self.optimizer.hyper(rate, self.steps_done + 1))
-        if "counters" in self.session.names:
-            self._write_counters()
-        results = self.session.run(self.plan("train", len(x)), {"x": x, "labels": labels})
-        loss = float(np.mean(results["loss"], dtype=np.float64))
-        if not np.isfinite(loss):
-            raise NonFiniteError(
-                f"fit: the loss became {loss} at step {self.steps_done + 1}: {self._blame(x)}; "
-                "a smaller rate or gradient-friendlier input (normalised images) may help. "
-                "The weights are as they were before this step."
-            )
+        parts = self.method.parts(len(x))
+        losses, right, begin = [], 0, 0
+        for number, images in enumerate(parts):
+            end, first, last = begin + images, number == 0, number == len(parts) - 1
+            hyper = self.optimizer.hyper(rate, self.steps_done + 1, first=first, last=last)
+            self.session.write("hyper", hyper)
+            self._write_counters(begin)
+            feeds = {"x": x[begin:end], "labels": labels[begin:end]}
+            results = self.session.run(self._part(images, len(x)), feeds)
+            if not np.isfinite(results["loss"]).all():
+                worst = begin + int(np.argmin(np.isfinite(results["loss"])))
+                raise NonFiniteError(
+                    f"fit: the loss became {results['loss'][worst - begin]} at step {self.steps_done + 1}: "
+                    f"{self._blame(x[worst : worst + 1])}; "
+                    "a smaller rate or gradient-friendlier input (normalised images) may help. "
+                    "The weights are as they were before this step."
+                )
+            losses.append(results["loss"])
+            right += int(results["correct"].sum())
+            begin = end
         self.steps_done += 1
-        return loss, int(results["correct"].sum())
+        return float(np.mean(np.concatenate(losses), dtype=np.float64)), right
 
     def evaluate(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """Loss and correctness (0 or 1) of each image, in test-time mode."""
-        results = self.session.run(self.plan("test", len(x)), {"x": x, "labels": labels})
-        return results["loss"], results["correct"]
+        found, begin = [], 0
+        for images in self.method.test_parts(len(x)):
+            feeds = {"x": x[begin : begin + images], "labels": labels[begin : begin + images]}
+            found.append(self.session.run(self._plans.test(self.method, images), feeds))
+            begin += images
+        return np.concatenate([r["loss"] for r in found]), np.concatenate([r["correct"] for r in found])
 
-    def _write_counters(self) -> None:
+    def _write_counters(self, images: int = 0) -> None:
+        """Seed, step, and how many images of the batch come before those of the next run."""
         if "counters" in self.session.names:
-            words = np.array([self.seed & 0xFFFFFFFF, self.seed >> 32 & 0xFFFFFFFF, self.steps_done, 0], np.uint32)
+            seed = self.seed & 0xFFFFFFFF, self.seed >> 32 & 0xFFFFFFFF
+            words = np.array([*seed, self.steps_done, images], np.uint32)
             self.session.write("counters", words.view(np.int32))
 
     def _blame(self, x: Array) -> str:

@@ -1,0 +1,149 @@
+"""The cheapest way to compute training steps within a number of bytes, and the least that they can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..engine import Plan
+from ..errors import OutOfMemoryError, ShapeError
+from ..planner.recompute import Search
+from .method import Method, StepPlans, normalises, together_bytes
+from .recompute import OPERATIONS_PER_BYTE, chain, modelled_cost
+
+SCRATCH = (None, 8 << 20, 0)  # for Winograd's method, as `Method.scratch`
+# How far above the least that recomputation can do its limits lie, as shares of what it saves.
+LEVELS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+PASSES = 6  # over all weights, that each part of a batch makes: read, transformed, read, gathered into
+MOST_TRIES = 24  # plans that are made for one answer, before the least is taken
+TRUST = 0.9  # a method is not tried where its modelled bytes times this pass the limit
+Level = tuple[float, tuple[int, ...], int]  # modelled cost, cuts, bytes of the arena
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with its modelled cost, in operations, and bytes."""
+
+    method: Method
+    cost: float
+    nbytes: float
+
+
+class Fitting:
+    """Methods for steps on batches of these sizes ("train" and "test").
+
+    Args:
+        parts: batches may come in parts even where they are normalised.
+    """
+
+    def __init__(self, plans: StepPlans, batches: Mapping[str, set[int]], *, parts: bool) -> None:
+        self.plans = plans
+        self.batches = batches
+        self.batch = max(batches["train"])
+        self.whole = not parts and normalises(plans.network, self.batch)
+        self._known: dict[int, list[Level]] = {}
+
+    def within(self, limit: int) -> Method | None:
+        """The cheapest method that takes at most `limit` bytes; None where there is none."""
+        fastest = self._settled(Method(), limit)
+        if fastest is not None:
+            return fastest
+        least = self.least()
+        if not least or least[0][0] > limit:
+            return None
+        tries = 0
+        for candidate in sorted(self._candidates(), key=lambda c: c.cost):
+            if candidate.nbytes * TRUST > limit:
+                continue
+            method = self._settled(candidate.method, limit)
+            tries += 1
+            if method is not None:
+                return method
+            if tries == MOST_TRIES:
+                break
+        return min((c for n, c in least if n <= limit), key=self.cost)
+
+    def least(self) -> list[tuple[int, Method]]:
+        """The methods that take least, with their bytes, ascending: what does not fit the first is refused."""
+        found = []
+        for images in {self.batch} if self.whole else {self.batch, 1, 2}:
+            for _, cuts, _ in self._levels(images):
+                method = Method(images, cuts, 0, 1)
+                nbytes = self._bytes(method)
+                if nbytes is not None:
+                    found.append((nbytes, method))
+        return sorted(found, key=lambda item: item[0])
+
+    def cost(self, method: Method) -> float:
+        """Modelled operations of a step on the largest batch."""
+        summed = self.plans.summed(method, self.batches)
+        plans = [self.plans.train(method, images, self.batch, summed) for images in method.parts(self.batch)]
+        return sum(map(_cost, plans))
+
+    def fastest_cost(self) -> float:
+        """Modelled operations of the fastest step, of as large a part as the device allows for each batch."""
+        return min(c.cost for c in self._candidates())
+
+    def _bytes(self, method: Method) -> int | None:
+        """What a method takes; None where the device or a layer does not allow it."""
+        try:
+            return together_bytes(self.plans.all(method, self.batches))
+        except (OutOfMemoryError, ShapeError):
+            return None
+
+    def _settled(self, method: Method, limit: int) -> Method | None:
+        """The method with as many images in test-time mode as fit; None where it does not fit at all."""
+        most: int | None = max(self.batches.get("test", ()), default=None)
+        while True:
+            tried = replace(method, test_images=most)
+            nbytes = self._bytes(tried)
+            if nbytes is not None and nbytes <= limit:
+                return tried
+            if most is None or most == 1:
+                return None
+            alone = self._bytes(replace(tried, test_images=1))
+            if alone is None or alone > limit:
+                return None
+            most = -(-most // 2)
+
+    def _levels(self, images: int) -> list[Level]:
+        """Several amounts of recomputation for parts of so many images, none first; empty: they cannot be planned."""
+        if images not in self._known:
+            self._known[images] = self._searched(images)
+        return self._known[images]
+
+    def _searched(self, images: int) -> list[Level]:
+        try:
+            plan = self.plans.train(Method(scratch=0), images, self.batch, images < self.batch)
+        except (OutOfMemoryError, ShapeError):
+            return []
+        search = Search(chain(plan))
+        full, low = search.peak[0][search.count], search.least()
+        found: list[Level] = [(0.0, (), full)]
+        for share in LEVELS:
+            limit = low + int((full - low) * share)
+            answer = search.cuts(limit)
+            if answer is not None and answer[1] and all(answer[1] != cuts for _, cuts, _ in found):
+                found.append((*answer, limit))
+        return found
+
+    def _candidates(self) -> Iterator[Candidate]:
+        counts = [1] if self.whole else [count for count in PARTS if count <= self.batch]
+        sizes = [-(-self.batch // count) for count in counts]
+        # The largest part that the device allows; others are modelled after it.
+        model, levels = next(((i, found) for i in sizes if (found := self._levels(i))), (0, []))
+        for scratch in SCRATCH:
+            if not levels:
+                return
+            plan = self.plans.train(Method(scratch=scratch), model, self.batch, model < self.batch)
+            fixed, most = plan.residence.nbytes(), self.batch / model
+            for count, images in zip(counts, sizes, strict=True):
+                parts = (count - 1) * PASSES * OPERATIONS_PER_BYTE * plan.weight_bytes
+                for extra, cuts, arena in levels if images <= model else []:
+                    cost = (_cost(plan) + extra) * most + parts
+                    yield Candidate(Method(images, cuts, scratch), cost, fixed + arena * images / model)
+
+
+def _cost(plan: Plan) -> float:
+    return sum(modelled_cost(plan, node) for node in plan.graph.nodes)

@@ -1,0 +1,132 @@
+"""How a training step is computed: all at once and as fast as possible, or in less memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from .. import passes
+from .._core.norm import BatchNormTrain
+from ..device import DeviceFacts
+from ..engine import Plan, make_plan
+from ..graph import Graph
+from ..nn.network import Network
+from ..planner import ALIGN, format_bytes
+from .optimizers import Optimizer
+from .step import evaluation_graph, training_graph
+
+PER_PART = "per_micro_batch"  # what users write to let batch normalisation take the statistics of each part
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a step is computed.
+
+    Attributes:
+        images: at most so many at a time: the batch comes in equal parts, whose gradients are gathered. None: all.
+        cuts: what is computed twice, see `passes.recompute`.
+        scratch: most bytes that Winograd's method may take for one convolution. None: any.
+        test_images: at most so many at a time in test-time mode.
+    """
+
+    images: int | None = None
+    cuts: tuple[int, ...] = ()
+    scratch: int | None = None
+    test_images: int | None = None
+
+    def parts(self, batch: int) -> list[int]:
+        """Images of each part of a batch; sizes differ by one at most."""
+        return _parts(batch, self.images)
+
+    def test_parts(self, batch: int) -> list[int]:
+        """Images of each part of a batch in test-time mode."""
+        return _parts(batch, self.test_images)
+
+    def told(self, batch: int) -> tuple[str, ...]:
+        """What is done to save memory, for people."""
+        told = []
+        if self.scratch == 0:
+            told.append("direct convolutions instead of Winograd's")
+        elif self.scratch is not None:
+            told.append(f"Winograd's convolutions only where {format_bytes(self.scratch)} are enough")
+        if self.cuts:
+            told.append(f"the forward pass is computed again, in {len(self.cuts)} segments")
+        parts = self.parts(batch)
+        if len(parts) > 1:
+            told.append(f"batches of {batch} come in {len(parts)} parts of up to {parts[0]} images")
+        return tuple(told)
+
+
+def _parts(batch: int, most: int | None) -> list[int]:
+    count = 1 if most is None else -(-batch // most)
+    return [batch // count + (i < batch % count) for i in range(count)]
+
+
+class StepPlans:
+    """Plans of training steps and evaluations of one network, by method; nothing is allocated."""
+
+    def __init__(self, network: Network, facts: DeviceFacts, loss: str, optimizer: Optimizer) -> None:
+        self.network = network
+        self.facts = facts
+        self.loss = loss
+        self.optimizer = optimizer
+        self._plans: dict[tuple[object, ...], Plan] = {}
+
+    def train(self, method: Method, images: int, batch: int, summed: bool) -> Plan:
+        """The plan of a part of `images` images of a step on `batch` images.
+
+        Args:
+            summed: gradients of several parts are gathered (in all plans of a trainer, or in none).
+        """
+        key = "train", replace(method, images=None, test_images=None), images, batch, summed
+        if key not in self._plans:
+            graph = training_graph(self.network, images, self.loss, self.optimizer, method.cuts, batch, summed)
+            self._plans[key] = self._planned(graph, method)
+        return self._plans[key]
+
+    def test(self, method: Method, images: int) -> Plan:
+        """The plan of an evaluation of `images` images."""
+        key = "test", method.scratch, images
+        if key not in self._plans:
+            graph = evaluation_graph(self.network, images, self.loss)
+            passes.for_inference(graph, self.facts.block, fold=False)
+            self._plans[key] = self._planned(graph, method)
+        return self._plans[key]
+
+    def _planned(self, graph: Graph, method: Method) -> Plan:
+        if method.scratch != 0:
+            passes.use_winograd(graph, self.facts, train=True, scratch=method.scratch)
+        return make_plan(graph, self.facts)
+
+    def all(self, method: Method, batches: Mapping[str, set[int]]) -> list[Plan]:
+        """Plans of all parts of batches of these sizes ("train" and "test"), the largest first."""
+        train = sorted(batches.get("train", ()), reverse=True)
+        summed = self.summed(method, batches)
+        plans = [
+            self.train(method, images, batch, summed)
+            for batch in train
+            for images in dict.fromkeys(method.parts(batch))
+        ]
+        sizes = {images for batch in batches.get("test", ()) for images in method.test_parts(batch)}
+        return plans + [self.test(method, images) for images in sorted(sizes, reverse=True)]
+
+    @staticmethod
+    def summed(method: Method, batches: Mapping[str, set[int]]) -> bool:
+        """Whether one of the batches comes in parts."""
+        return any(len(method.parts(batch)) > 1 for batch in batches.get("train", ()))
+
+
+def together_bytes(plans: list[Plan]) -> int:
+    """Device memory of plans that share weights and an arena, as `Session` allocates it."""
+    persistent = max(plan.residence.nbytes() for plan in plans)
+    slabs: list[int] = []
+    for plan in plans:
+        sizes = [max(size, ALIGN) for size in plan.arena.slab_bytes]
+        slabs += [0] * (len(sizes) - len(slabs))
+        slabs = [max(a, b) for a, b in zip(slabs, sizes + [0] * (len(slabs) - len(sizes)), strict=True)]
+    return persistent + sum(slabs)
+
+
+def normalises(network: Network, batch: int) -> bool:
+    """Whether a step takes statistics of its batch, which parts of it would change."""
+    return any(isinstance(node.layer, BatchNormTrain) for node in network.graph(batch, train=True).nodes)
