@@ -9,22 +9,29 @@ gradients, and momentum).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import passes
 from ._core.layout import ToBlocks, ToPlain
-from .engine import Plan, Usage
+from .device import DeviceFacts
+from .engine import Plan, Usage, make_plan
 from .errors import ArgumentError, ModelFileError, ShapeError
-from .graph import Node
-from .io.onnx_network import OnnxNetwork
+from .graph import Node, Value
+from .io.onnx_convert import Converter
+from .io.onnx_file import OnnxModel
+from .io.onnx_network import FREE_SIZE
+from .io.onnx_values import NeedsConstant
 from .nn.network import Entry, Network
+from .packing import Array
 from .planner import format_bytes
 
 if TYPE_CHECKING:
     from .net import Net
 
 WIDTH = 110  # columns that a table may take
+TRANSFORMED = ".winograd"  # what the names of transformed weights end in
 MODES = ("test", "train", "both")
 IN_PLACE = ("ReLU", "LeakyReLU", "ReLU6", "Sigmoid", "Tanh", "BatchNorm", "Dropout", "Flatten", "Concat")
 
@@ -113,6 +120,8 @@ def describe(
     Args:
         plans: of test-time mode, of a training step, or both.
     """
+    if not network.entries:
+        return graph_report(plans, network.array_shapes(), usages, notes)
     plan = plans[0]
     batch = plan.graph.inputs["x"].spec.shape[0]
     shapes: dict[str, tuple[int, ...]] = {"input": (batch, *network.input_shape)}
@@ -122,12 +131,61 @@ def describe(
     live = plan.live_bytes
     rows = [Row("input", "Input", shapes["input"], math.prod(shapes["input"]), 0, 0, "", 0, None)]
     homes = {"input": "input"}
-    if isinstance(network, OnnxNetwork):
-        rows += [_node_row(step, node, plan, live) for step, node in enumerate(plan.graph.nodes)]
     for entry in network.entries:
         rows.append(_row(entry, shapes, steps.get(entry.name, []), plan, live, homes))
         shapes[entry.name] = rows[-1].shape
-    totals = tuple(
+    return Report(batch, plan.facts.name, tuple(rows), _totals(plans), tuple(usages), tuple(notes))
+
+
+def graph_report(
+    plans: Sequence[Plan],
+    parameters: Mapping[str, tuple[int, ...]],
+    usages: Iterable[Usage] = (),
+    notes: Iterable[str] = (),
+) -> Report:
+    """The report on a network that has no layers of its own, operator by operator.
+
+    Args:
+        plans: as for `describe`. parameters: shapes of the learnt arrays by name.
+    """
+    plan = plans[0]
+    live, inputs = plan.live_bytes, plan.graph.inputs
+    rows = [
+        Row("input" if len(inputs) == 1 else name, "Input", v.spec.shape, math.prod(v.spec.shape), 0, 0, "", 0, None)
+        for name, v in inputs.items()
+    ]
+    names = {value: name.removesuffix(TRANSFORMED) for name, value in plan.graph.persistent.items()}
+    sizes = {value: math.prod(parameters[name]) for value, name in names.items() if name in parameters}
+    rows += [_node_row(step, node, plan, live, sizes) for step, node in enumerate(plan.graph.nodes)]
+    batch = rows[0].shape[0]
+    return Report(batch, plan.facts.name, tuple(rows), _totals(plans), tuple(usages), tuple(notes))
+
+
+def model_report(model: OnnxModel, facts: DeviceFacts, batch: int = 1) -> Report:
+    """The report on an ONNX model with any number of inputs, in test-time mode.
+
+    Sizes that the file leaves open are `batch` in front, and 224 elsewhere.
+
+    Raises:
+        ModelFileError: something in the model is not supported, or its shapes depend on the values of an input.
+    """
+    converter = Converter(model)
+    shapes: dict[str, tuple[int, ...] | Array] = {}
+    for port in model.inputs:
+        sizes = [dim if isinstance(dim, int) else FREE_SIZE for dim in port.dims or ()]
+        free = bool(sizes) and not isinstance((port.dims or ())[0], int)
+        shapes[port.name] = (batch, *sizes[1:]) if free else tuple(sizes)
+    try:
+        graph = converter.build(shapes).graph
+    except NeedsConstant as error:
+        raise ModelFileError(f"{model.where}: its sizes depend on the values of an input: {error}") from error
+    passes.for_inference(graph, facts.block)
+    parameters = {name: array.shape for name, array in model.arrays.items()}
+    return graph_report([make_plan(graph, facts)], parameters)
+
+
+def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
+    return tuple(
         Total(
             "train" if "hyper" in p.graph.persistent else "test",
             p.flops,
@@ -138,7 +196,6 @@ def describe(
         )
         for p in plans
     )
-    return Report(batch, plan.facts.name, tuple(rows), totals, tuple(usages), tuple(notes))
 
 
 def _row(
@@ -168,8 +225,8 @@ def _row(
     )
 
 
-def _node_row(step: int, node: Node, plan: Plan, live: list[int]) -> Row:
-    """A row for one operator, of a network that has no layers of its own: one from an ONNX file."""
+def _node_row(step: int, node: Node, plan: Plan, live: list[int], sizes: Mapping[Value, int]) -> Row:
+    """A row for one operator; `sizes`: learnt values by what holds them."""
     y, choice = node.outputs[0], plan.choices[node]
     stored = [value.parameter.public_shape for value in node.reads if value.parameter]
     weighted = any(len(shape) > 1 for shape in stored)
@@ -178,7 +235,7 @@ def _node_row(step: int, node: Node, plan: Plan, live: list[int]) -> Row:
         type(node.layer).__name__,
         y.spec.shape,
         math.prod(y.spec.shape),
-        sum(math.prod(shape) for shape in stored),
+        sum(sizes.get(value, 0) for value in node.reads),
         plan.costs[node].flops // 2 if weighted else 0,
         str(choice.name),
         choice.workspace_bytes,

@@ -323,7 +323,9 @@ class TestMistakes:
         with pytest.raises(errors.ArgumentError, match=r"fc1.bias has shape \(4,\), not \(5,\)"):
             net.set_weights({"fc1.bias": np.zeros(5)})
         np.savez(tmp_path / "w.npz", other=np.zeros(3))
-        with pytest.raises(errors.ModelFileError, match=r"missing conv1.bias \(8,\), .*not in the network other \(3,\)"):
+        with pytest.raises(
+            errors.ModelFileError, match=r"missing conv1.bias \(8,\), .*not in the network other \(3,\)"
+        ):
             net.load_weights(tmp_path / "w.npz")
 
     def test_files(self, net, tmp_path):

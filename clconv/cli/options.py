@@ -34,3 +34,13 @@ def memory_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 def budget(memory: int | None) -> int | None:
     """Bytes from --memory, else from CLCONV_MEMORY."""
     return memory if memory is not None else parse_bytes(settings.get("CLCONV_MEMORY"))
+
+
+def given_size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """(H, W) from N or WxH."""
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and 0 < int(part) < 1 << 16 for part in parts):
+        raise click.BadParameter(f"{value!r} is neither a number of pixels, such as 224, nor WIDTHxHEIGHT")
+    return int(parts[-1]), int(parts[0])

@@ -20,9 +20,9 @@ from ..program import Progress
 from . import answers as show
 from .display import console, counting_built, device_line, stop
 from .memory import memory_line
-from .options import device_option, memory_option
+from .options import device_option, given_size, memory_option
 from .outcome import KINDS, Answer, Output, Picture, find_output, finish
-from .prepare import SCALE_NAMES, Wishes, given_size, output_names, prepared
+from .prepare import SCALE_NAMES, Wishes, output_names, prepared
 from .sources import Source, ahead, expand, read, with_targets
 
 GROUP = 32  # pictures that are computed together

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ..data import Preprocessing, preprocessing
 from ..data.preprocess import SCALES, described_scale
 from ..errors import ArgumentError, ModelFileError, ShapeError
@@ -35,16 +33,6 @@ class Wishes:
     crop: int | None = None
     stretch: bool = False
     foreign: bool = False
-
-
-def given_size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """(H, W) from N or WxH."""
-    if value is None:
-        return None
-    parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() and 0 < int(part) < 1 << 16 for part in parts):
-        raise click.BadParameter(f"{value!r} is neither a number of pixels, such as 224, nor WIDTHxHEIGHT")
-    return int(parts[-1]), int(parts[0])
 
 
 def prepared(net: Net, kind: str, wishes: Wishes) -> tuple[Net, Preprocessing, str]:
@@ -88,9 +76,7 @@ def _scale(net: Net, wishes: Wishes) -> tuple[Any, bool | None, str]:
 def _resized(net: Net, size: tuple[int, int]) -> Net:
     """The same layers and weights for images of another size."""
     try:
-        network = net.network.with_image(size)
-        network.fitted((1, *network.input_shape))
-        other = Net(network, device=net.device, weights=net.get_weights())
+        other = Net(net.network.with_image(size), device=net.device, weights=net.get_weights())
     except (ModelFileError, ShapeError) as error:
         _, height, width = net.network.image_shape
         raise ShapeError(

@@ -265,8 +265,14 @@ def gemm(b: Builder, n: Op) -> Tensor:
         and alpha == beta == 1
         and (c is None or (isinstance(c, Host) and _per_unit(c, units)))
     ):
+        _check_length(a, w.shape[1])
         return b.made(fully_connected(b, a, w, units, c), (a.shape[0], units), a)
     return _general_gemm(b, n, a, untransposed(b, w), c, alpha, beta)
+
+
+def _check_length(a: Tensor, length: int) -> None:
+    if a.shape[-1] != length:
+        raise ShapeError(f"rows of {a.shape[-1]} values, of which the matrix takes {length}")
 
 
 def _per_unit(c: Host, units: int) -> bool:
@@ -297,8 +303,7 @@ def matmul(b: Builder, n: Op) -> Tensor:
         return b.fold(np.matmul(a.array, untransposed(b, w).array), a, w)  # type: ignore[union-attr]
     if isinstance(w, Host) and w.name in b.transposed and len(a.shape) >= 2:
         units, length = w.shape
-        if a.shape[-1] != length:
-            raise ShapeError(f"rows of {a.shape[-1]} values, of which the matrix takes {length}")
+        _check_length(a, length)
         rows: Any = a.viewed((math.prod(a.shape[:-1]), length)) if isinstance(a, Device) else a
         return b.made(fully_connected(b, rows, w, units, None), (*a.shape[:-1], units), a)
     from .._core.plain_matmul import MatMulPlain

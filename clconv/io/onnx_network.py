@@ -102,15 +102,24 @@ class OnnxNetwork(Network):
         return self._built[batch]
 
     @property
+    def notes(self) -> list[str]:
+        """What the file says about itself, for people."""
+        return model_notes(self.model, self.sizes if self.open_size else None)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image, whatever the order of the input's axes."""
         a, b, c = self.input_shape
         return (c, a, b) if self.channels_last else (a, b, c)
 
     def with_image(self, size: tuple[int, int]) -> OnnxNetwork:
-        """The same network for images of (H, W) pixels."""
+        """The same network for images of (H, W) pixels.
+
+        Raises:
+            ShapeError: the file insists on others.
+        """
         channels = self.image_shape[0]
-        return self.with_input((*size, channels) if self.channels_last else (channels, *size))
+        return self.fitted((self.batch, *((*size, channels) if self.channels_last else (channels, *size))), "size")
 
     @property
     def open_size(self) -> bool:
@@ -241,6 +250,20 @@ class OnnxNetwork(Network):
                 raise
             raise ModelFileError(f"{where}: not a network description: {error}") from error
         return cls(parse_model(proto, where, absent=absent), sizes)
+
+
+def model_notes(model: OnnxModel, sizes: Shape | None = None) -> list[str]:
+    """Version, inputs and outputs of a model; `sizes`: of an image that figures are for, where the file leaves them
+    open."""
+
+    def ports(found: Sequence[Port]) -> str:
+        shapes = [", ".join(str(dim or "?") for dim in port.dims) if port.dims is not None else "?" for port in found]
+        return "; ".join(f"{port.name} ({shape}) {port.dtype}" for port, shape in zip(found, shapes, strict=True))
+
+    notes = [f"{model}, opset {model.opset}", f"reads {ports(model.inputs)}", f"gives {ports(model.outputs)}"]
+    if sizes is not None:
+        notes.append(f"any size; the figures are for images of {' x '.join(map(str, sizes))}")
+    return notes
 
 
 def _remember(table: dict[Any, Any], key: object, item: object) -> None:

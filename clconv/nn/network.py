@@ -146,6 +146,11 @@ class Network:
         return None
 
     @property
+    def notes(self) -> list[str]:
+        """What its file says about itself, for people."""
+        return []
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image, whatever the order of the input's axes."""
         return self.input_shape
