@@ -3,7 +3,8 @@
 //   unary_blocks    y = f(x; a, b)                                              work-item: one VF
 //   binary_blocks   y = f(a, b), strided; a stride of 0 repeats                 work-item: RUN pixels of a row of one block
 //   between_depth   y(n, c, s h + i, s w + j) = x(n, channel, h, w), channel =
-//                   c % groups * far + c / groups * near + (s i + j) * step     work-item: one VF of y
+//                   c % groups * far + c / groups * near + (s i + j) * step - before; `fill` where x has no such
+//                   channel                                                     work-item: one VF of y
 //
 // Tensors   channel blocks; channel tails of y are zeroed. a and b have strides in VF along images, blocks, rows and
 //           pixels; with `single` set they have one channel, which all share
@@ -50,7 +51,7 @@ __kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int
 }
 
 __kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int channels, int height, int width,
-                            int size, int groups, int far, int near, int step)
+                            int size, int groups, int far, int near, int step, int before, real fill)
 {
     const int item = get_global_id(0); // [n][block][row of y][pixel of y]
     if (item >= items)
@@ -61,9 +62,10 @@ __kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_chan
     __global const real *image = AT(x) + (size_t)n * BLOCKS(x_channels) * plane * B;
     Lanes lanes = {.vector = (VF)(0)};
     for (int i = 0; i < B; i++) {
-        const int c = block * B + i, channel = c % groups * far + c / groups * near + inside;
+        const int c = block * B + i, channel = c % groups * far + c / groups * near + inside - before;
+        const int there = channel >= 0 && channel < x_channels;
         if (c < channels)
-            lanes.lane[i] = image[((size_t)(channel / B) * plane + pixel) * B + channel % B];
+            lanes.lane[i] = there ? image[((size_t)(channel / B) * plane + pixel) * B + channel % B] : fill;
     }
     BLOCKS_AT(, y)[item] = lanes.vector;
 }

@@ -94,10 +94,31 @@ class DepthToSpaceBlocks(DepthToSpace):
         _launch_between(rec, ins[0], outs[0], self.block, 1, 0, near, step)
 
 
-def _launch_between(rec, x, y, size, groups, far, near, step):
+class PadChannels(Layer):
+    """(N, C, H, W) with `before` and `after` channels of `value` added; negative numbers take channels away."""
+
+    def __init__(self, before, after, value=0.0):
+        self.before = before
+        self.after = after
+        self.value = float(value)
+
+    def infer(self, specs):
+        n, c, h, w = specs[0].shape
+        if c + self.before + self.after < 1:
+            raise ShapeError(f"pad: {self.before} and {self.after} added to {c} channels leave none")
+        return (TensorSpec((n, c + self.before + self.after, h, w)),)
+
+    def gradient(self, emit, values, dy, wanted):
+        return {"x": emit(PadChannels(-self.before, -self.after), dy["y"])}
+
+    def record(self, rec, ins, outs, work, choice):
+        _launch_between(rec, ins[0], outs[0], 1, 1, 0, 1, 0, self.before, self.value)
+
+
+def _launch_between(rec, x, y, size, groups, far, near, step, before=0, fill=0.0):
     _, x_channels, h, w = x.spec.shape
     items = y.spec.elements(rec.facts.block) // rec.facts.block
-    args = [x, y, items, x_channels, y.spec.shape[1], h, w, size, groups, far, near, step]
+    args = [x, y, items, x_channels, y.spec.shape[1], h, w, size, groups, far, near, step, before, fill]
     rec.launch("blockwise.cl", "between_depth", (items,), args, iterations=looped(rec.facts.block))
 
 

@@ -10,8 +10,9 @@ from test_plain import CASES as PLAIN
 from test_plain import EPS, Case, compute, verify
 
 from clconv import passes
-from clconv._core.blockwise import BinaryBlocks, ChannelShuffle, DepthToSpaceBlocks, Stored, UnaryBlocks
+from clconv._core.blockwise import BinaryBlocks, ChannelShuffle, DepthToSpaceBlocks, PadChannels, Stored, UnaryBlocks
 from clconv._core.norm import LocalResponse, Response
+from clconv._core.norm_group import GroupNorm
 from clconv._core.plain_elementwise import BINARY, UNARY
 from clconv._core.plain_move import PadTo, Slice
 from clconv._core.plain_resize import Resize
@@ -48,6 +49,33 @@ def shuffled(x: np.ndarray, groups: int) -> np.ndarray:
     return x.reshape(n, groups, c // groups, h, w).swapaxes(1, 2).reshape(x.shape)
 
 
+def grouped(groups: int, x: tuple[int, ...]) -> Case:
+    """Values around 100, whose squares would drown the variance."""
+    c = x[1]
+
+    def expected(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        rows = x.reshape(x.shape[0], groups, -1)
+        deviation = np.sqrt(rows.var(2, keepdims=True) + np.float32(1e-3))
+        return ((rows - rows.mean(2, keepdims=True)) / deviation).reshape(x.shape) * weight + bias
+
+    per_channel = (1, c, 1, 1)
+    layer = GroupNorm(groups, 1e-3)
+    return Case(f"{groups} groups of {x}", layer, [x, per_channel, per_channel], expected, low=97, high=103,
+                ulps=64, absolute=2e-3)  # fmt: skip
+
+
+def padded_channels(before: int, after: int, value: float = 0.0) -> Case:
+    def expected(x: np.ndarray) -> np.ndarray:
+        return reference.pad(x, (0, before, 0, 0), (0, after, 0, 0), "constant", value)
+
+    def gradient(xs, dy):
+        return [reference.pad(dy, (0, -before, 0, 0), (0, -after, 0, 0), "constant", 0.0)]
+
+    return Case(
+        f"channels {before} {after}", PadChannels(before, after, value), [IMAGES], expected, gradient, exact=True
+    )
+
+
 PER_IMAGE, PER_CHANNEL, PER_PIXEL = (2, 21, 1, 1), (1, 21, 1, 1), (2, 1, 3, 5)
 CASES = [
     *(unary(op) for op in UNARY),
@@ -64,6 +92,9 @@ CASES = [
     *(Case(f"depth to space {mode} {c} {r}", DepthToSpaceBlocks(r, mode), [(2, c, 3, 5)],
            lambda x, r=r, mode=mode: reference.depth_to_space(x, r, mode), exact=True)
       for mode in ("DCR", "CRD") for c, r in ((12, 2), (36, 3), (80, 2), (144, 3))),
+    *(grouped(groups, x) for groups, x in [
+        (21, IMAGES), (7, IMAGES), (1, IMAGES), (21, (1, 21, 20, 40)), (4, (3, 16, 23, 45)), (5, (2, 5, 1, 1))]),
+    padded_channels(3, 2), padded_channels(0, 20, 1.5), padded_channels(-5, 0), padded_channels(-17, -1),
     stored(Slice((0, 0, 1, 4), (1, 1, 1, -2), (2, 21, 2, 2)), IMAGES, lambda x: x[:, :, 1:, 4:0:-2]),
     stored(PadTo((0, 0, 1, 2), (0, 0, 0, 3), "constant", 2.0), IMAGES,
            lambda x: np.pad(x, ((0, 0), (0, 0), (1, 0), (2, 3)), constant_values=2)),
@@ -99,6 +130,7 @@ TAILS = [
     (Stored(PadTo((0, 0, 1, 0), (0, 0, 0, 1), "constant", 2.0)),
      lambda x: np.pad(x, ((0, 0), (0, 0), (1, 0), (0, 1)), constant_values=2)),
     (ChannelShuffle(3), lambda x: shuffled(x, 3)),
+    (PadChannels(1, 1, 2.0), lambda x: np.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=2)),
 ]  # fmt: skip
 
 
@@ -134,6 +166,9 @@ def _chained(layers, arrays, device):
     (BinaryBlocks("add"), [(2, 3, 4, 5), (2, 3, 4, 6)], r"shapes \(2, 3, 4, 5\) and \(2, 3, 4, 6\) do not fit"),
     (ChannelShuffle(4), [(2, 6, 4, 5)], "6 channels in 4 groups"),
     (DepthToSpaceBlocks(2), [(2, 6, 4, 5)], "6 channels for blocks of 2x2"),
+    (PadChannels(-1, -2), [(2, 3, 4, 5)], "-1 and -2 added to 3 channels leave none"),
+    (GroupNorm(4, 1e-5), [(2, 6, 4, 5), (1, 6, 1, 1), (1, 6, 1, 1)], "6 channels in 4 groups"),
+    (GroupNorm(3, 1e-5), [(2, 6, 4, 5), (1, 3, 1, 1), (1, 3, 1, 1)], "needs 1x6x1x1 values per channel, not 1x3x1x1"),
     (Stored(Slice((0, 1, 0, 0), (1, 1, 1, 1), (2, 2, 4, 5))), [(2, 3, 4, 5)], "images and channels must stay"),
 ])  # fmt: skip
 def test_refused(layer, shapes, message):

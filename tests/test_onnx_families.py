@@ -116,10 +116,8 @@ CONVERSIONS = {
     "convnext": 13,  # layer normalisation and products over the last axis
     "yolo": 6,  # the heads end in rows of boxes
     "generator": 1,  # the input
-    "discriminator": 2,  # instance normalisation
     "adaptive": 1,  # pooling to 5x5 is written as slices and means
     "nhwc": 1,
-    "group_norm": 3,
     "cbam": 1,  # means and maxima over channels
     "embedding": 2,
     "choices": 1,

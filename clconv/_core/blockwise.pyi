@@ -11,6 +11,12 @@ class ChannelShuffle(Layer):
 
 class DepthToSpaceBlocks(DepthToSpace): ...
 
+class PadChannels(Layer):
+    before: int
+    after: int
+    value: float
+    def __init__(self, before: int, after: int, value: float = 0.0) -> None: ...
+
 class Stored(Layer):
     layer: Layer
     def __init__(self, layer: Layer) -> None: ...

@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from .onnx_elementwise import combine, gated, unary
+from .onnx_norm import normed_by_groups
 from .onnx_reduce import reduced
 from .onnx_shape import axis_of, reread
 from .onnx_table import operator
-from .onnx_values import Builder, Op, Tensor
+from .onnx_values import Builder, Host, Op, Tensor
 
 
 def batch_statistics(b: Builder, n: Op) -> list[Tensor | None]:
@@ -61,6 +62,11 @@ def layer_normalization(b: Builder, n: Op) -> list[Tensor | None]:
 def group_normalization(b: Builder, n: Op) -> Tensor:
     """Each group of channels of each image by its own mean and variance."""
     x, groups = n.x(), int(n.get("num_groups"))
+    weight, bias, eps = n.x(1), n.x(2), float(n.get("epsilon", 1e-5))
+    if isinstance(weight, Host) and isinstance(bias, Host):
+        found = normed_by_groups(b, x, groups, weight, bias, eps)
+        if found is not None:
+            return found
     rows = reread(b, x, (x.shape[0], groups, math.prod(x.shape[1:]) // groups))
     centred = combine(b, "Sub", rows, reduced(b, "ReduceMean", rows, (2,), True))
     var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), (2,), True)

@@ -94,15 +94,23 @@ def sliced(b: Builder, x: Tensor, starts: Sequence[int], steps: Sequence[int], s
         from .._core.blockwise import Stored
 
         return b.made(b.add(Stored(Slice(starts, steps, shape)), x.value), shape, x)
-    others = (*shape[:1], *shape[2:]) == (*x.shape[:1], *x.shape[2:])
-    if len(shape) == 4 and x.blocked and others and steps[1] == 1 and not b.train:
-        return b.made(b.add(elementwise.TakeChannels(starts[1], shape[1]), x.value), shape, x)
+    if in_channels(x, shape) and steps[1] == 1:
+        from .._core.blockwise import PadChannels
+
+        left = PadChannels(-starts[1], starts[1] + shape[1] - x.shape[1])
+        return b.made(b.add(left, x.value), shape, x)
     return b.made(b.add(Slice(starts, steps, shape), b.plain(x)), shape, x)
 
 
 def in_pixels(x: Tensor, shape: Shape) -> TypeGuard[Device]:
     """Whether images in channel blocks change in height and width alone."""
     return isinstance(x, Device) and x.blocked and len(x.shape) == len(shape) == 4 and shape[:2] == x.shape[:2]
+
+
+def in_channels(x: Tensor, shape: Shape) -> TypeGuard[Device]:
+    """Whether images in channel blocks change in their channels alone."""
+    here, there = (*x.shape[:1], *x.shape[2:]), (*shape[:1], *shape[2:])
+    return isinstance(x, Device) and x.blocked and 2 < len(x.shape) == len(shape) <= 4 and here == there
 
 
 @operator("Slice")
@@ -180,6 +188,10 @@ def padded(
         from .._core.blockwise import Stored
 
         return b.made(b.add(Stored(layer), x.value), shape, x)
+    if in_channels(x, shape) and mode == "constant":
+        from .._core.blockwise import PadChannels
+
+        return b.made(b.add(PadChannels(before[1], after[1], value), x.value), shape, x)
     return b.made(b.add(layer, b.plain(x)), shape, x)
 
 

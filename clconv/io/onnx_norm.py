@@ -12,7 +12,7 @@ from .._core.softmax import Softmax
 from ..shapes import TensorSpec
 from .onnx_elementwise import combine
 from .onnx_table import operator
-from .onnx_values import Builder, Device, Op, Tensor, Unsupported, known
+from .onnx_values import Builder, Device, Host, Op, Tensor, Unsupported, known
 
 
 @operator("BatchNormalization")
@@ -52,10 +52,34 @@ def instance_normalization(b: Builder, n: Op) -> Tensor:
 
     x = n.x()
     weight, shift = known(n.x(1), "scale"), known(n.x(2), "bias")
+    if (found := normed_by_groups(b, x, x.shape[1], weight, shift, float(n.get("epsilon", 1e-5)))) is not None:
+        return found
     layer = InstanceNorm(float(n.get("epsilon", 1e-5)))
     spec = TensorSpec((x.shape[1],), layout="plain")
     y = b.add(layer, b.plain(x), b.param(weight, spec), b.param(shift, spec))
     return b.made(y, x.shape, x)
+
+
+def normed_by_groups(b: Builder, x: Tensor, groups: int, weight: Host, shift: Host, eps: float) -> Tensor | None:
+    """Normalisation by groups of channels, of images in channel blocks as they are or read as (N, groups, ...).
+
+    Args:
+        weight, shift: one number per channel, or one per group.
+    """
+    if not isinstance(x, Device) or x.value.spec.layout != "block" or x.value.spec.shape[0] != x.shape[0]:
+        return None
+    channels = x.value.spec.shape[1]
+    if channels % groups or channels % weight.array.size:
+        return None
+    from .._core.norm_group import GroupNorm
+
+    spec = TensorSpec((1, channels, 1, 1))
+    own = [
+        b.param(given, spec) if given.array.size == channels
+        else b.channels(np.repeat(given.array.reshape(-1), channels // given.array.size))
+        for given in (weight, shift)
+    ]  # fmt: skip
+    return b.made(b.add(GroupNorm(groups, eps), x.value, *own), x.shape, x)
 
 
 @operator("Softmax", "LogSoftmax")
