@@ -89,6 +89,18 @@ def test_metadata_of_the_onnx_standard():
     assert described_scale({"other": "thing"}) == (None, None)
 
 
+def test_batches(tmp_path):
+    for name, size in (("a", (20, 10)), ("b", (8, 8))):
+        picture(*size).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    x = preprocessing("unit", size=6).batch(paths)
+    assert x.shape == (2, 3, 6, 6) and x.dtype == np.float32 and 0 <= x.min() <= x.max() <= 1
+    with pytest.raises(ShapeError, match="these have 8x8, 20x10; give a size"):
+        preprocessing("unit").batch(paths)
+    with pytest.raises(DataError, match="none.png: No such file"):
+        preprocessing("unit").batch([tmp_path / "none.png"])
+
+
 MODES = {
     "1": (Image.new("1", (3, 2), 1), "L", 255),
     "L": (Image.new("L", (3, 2), 77), "L", 77),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from clconv.data.image import MAX_PIXELS, image_size
+from clconv.data.image import MAX_PIXELS, image_size, open_picture
 from clconv.data.transform import Normalization
 from clconv.errors import ArgumentError, DataError, ShapeError
 
@@ -95,6 +96,19 @@ class Preprocessing:
     def numbers(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (N, H, W, C) to what the network reads, float32 (N, C, H, W)."""
         return self.normalization.apply(np.ascontiguousarray(x))
+
+    def batch(self, paths: Iterable[str | os.PathLike[str]]) -> NDArray[np.float32]:
+        """Pictures from files as the network reads them, float32 (N, C, H, W).
+
+        Raises:
+            DataError: one that cannot be read, and why. ShapeError: pictures of several sizes, and no `size`.
+        """
+        found = [self.pixels(open_picture(path)) for path in paths]
+        sizes = sorted({(each.shape[1], each.shape[0]) for each in found})
+        if len(sizes) != 1:
+            listed = ", ".join(f"{width}x{height}" for width, height in sizes) or "none"
+            raise ShapeError(f"preprocess: pictures of one size go together, these have {listed}; give a size")
+        return self.numbers(np.stack(found))
 
     def restored(self, y: NDArray[np.float32]) -> NDArray[np.uint8]:
         """What a network that returns pictures means, in the numbers that it reads: (C, P, Q) to RGB or grey pixels.
