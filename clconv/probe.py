@@ -129,21 +129,21 @@ def run(arguments: Sequence[str], limit: float) -> Verdict:
         try:
             code = child.wait(limit)
         except subprocess.TimeoutExpired:
-            _end(child)
+            end(child)
             return Verdict(False, f"its probe did not end within {limit:g} s")
         except BaseException:
-            _end(child)
+            end(child)
             raise
         errors.seek(0)
         lines = [line for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
     if code == 0:
         return Verdict(True)
     if code < 0:
-        return Verdict(False, f"its driver crashed ({_signal_name(-code)})")
+        return Verdict(False, f"its driver crashed ({signal_name(-code)})")
     return Verdict(False, _last_words(lines) or f"its probe ended with code {code}")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end(child: subprocess.Popen[bytes]) -> None:
     """End a child that still runs, with all that it started."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
@@ -153,7 +153,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """What a signal is called."""
     try:
         return signal.Signals(number).name
     except ValueError:

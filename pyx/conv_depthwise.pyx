@@ -43,7 +43,7 @@ class DepthwiseConv2d(Layer):
         return _cost(specs, outs, facts, outs[0].values)
 
     def choices(self, facts, specs, outs):
-        return [_tile(facts, outs[0], outs[0].shape[3])]
+        return _tiles(facts, outs[0].shape[3])
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -90,7 +90,7 @@ class DepthwiseTranspose2d(Layer):
         return _cost(specs, outs, facts, specs[0].values)
 
     def choices(self, facts, specs, outs):
-        return [_tile(facts, outs[0], ceil_div(outs[0].shape[3], self.window.stride[1]))]
+        return _tiles(facts, ceil_div(outs[0].shape[3], self.window.stride[1]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -187,11 +187,10 @@ def _cost(specs, outs, facts, products):
 _WIDTHS = (8, 7, 5, 4, 3, 2, 1)
 
 
-def _tile(facts, y, columns):
-    """WT outputs per tile: least waste at the end of the row, then the widest."""
+def _tiles(facts, columns):
+    """WT outputs per tile, best first: least waste at the end of the row, then the widest."""
     fits = [wt for wt in _WIDTHS if wt <= facts.accumulators and (wt <= columns or wt == 1)]
-    wt = min(fits, key=lambda wt: ceil_div(columns, wt) * (wt + 0.5))
-    return Choice("stencil", (("WT", wt),))
+    return [Choice("stencil", (("WT", wt),)) for wt in sorted(fits, key=lambda wt: ceil_div(columns, wt) * (wt + 0.5))]
 
 
 def _taps(window):

@@ -63,21 +63,29 @@ class WinogradConv2d(Residual):
         u, y = specs[1], outs[0]
         tiles = tile_count(y.shape)
         pairs = (blocks(u.shape[0], facts.block) + 1) // 2
-        found = []
+        found, others = [], []
         for width in _WIDTHS:
             if 2 * width > facts.accumulators:
                 continue
-            per_block = width * max(1, min(28, -(-tiles // width) * width) // width)
-            tile_blocks = -(-tiles // per_block)
-            wanted = -(-4 * facts.compute_units // tile_blocks)  # so that all units have work to the end
-            shares = min(pairs, wanted)
-            workers = min(tile_blocks * shares, facts.workers * facts.compute_units)
-            scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
             waste = -(-tiles // width) * width / tiles
             price = waste * (2 * width + 0.5 * (2 + width)) / (2 * width)
-            settings = (("WT", width), ("tiles", per_block), ("shares", shares), ("workers", workers))
-            found.append((price, Choice("winograd 4x4", settings, scratch)))
-        return [choice for _, choice in sorted(found, key=lambda item: item[0])]
+            most = max(1, min(28, -(-tiles // width) * width) // width)
+            modelled = 0
+            for per_block in (width * count for count in range(most, 0, -1)):
+                tile_blocks = -(-tiles // per_block)
+                wanted = -(-4 * facts.compute_units // tile_blocks)  # so that all units have work to the end
+                for shares in dict.fromkeys((min(pairs, wanted), 1)):
+                    workers = min(tile_blocks * shares, facts.workers * facts.compute_units)
+                    scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
+                    settings = (("WT", width), ("tiles", per_block), ("shares", shares), ("workers", workers))
+                    priced = price, Choice("winograd 4x4", settings, scratch)
+                    # The first of a width is the model's; others may be measured, if they keep as many units at work.
+                    if not modelled:
+                        found.append(priced)
+                        modelled = workers
+                    elif workers >= modelled:
+                        others.append(priced)
+        return [choice for each in (found, others) for _, choice in sorted(each, key=lambda item: item[0])]
 
     def record(self, rec, ins, outs, work, choice):
         x, u, b = ins[:3]

@@ -38,7 +38,7 @@ class FullyConnected(Layer):
     def choices(self, facts, specs, outs):
         batch, k = specs[0].shape[0], specs[1].shape[0]
         found = rows_choices(facts, batch, _length(specs[1], facts.block), k)
-        return found or [_tile(facts, batch, blocks(k, facts.block))]
+        return found or _tiles(facts, batch, blocks(k, facts.block))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -147,18 +147,18 @@ def _length(w, block):
     return w.elements(block) // (blocks(w.shape[0], block) * block)
 
 
-def _tile(facts, batch, k_blocks):
-    """NT images x KB output blocks: the weights are read once per NT images.
+def _tiles(facts, batch, k_blocks):
+    """NT images x KB output blocks, best first: the weights are read once per NT images.
 
     At most 8 images: their rows may lie a power of two apart, and a cache keeps few lines of one such set.
     """
-    best = None
+    priced = []
     for kb in range(1, min(4, k_blocks) + 1):
         for nt in range(1, min(8, batch, (facts.accumulators + 3 - kb) // kb) + 1):
             waste = (-(-batch // nt) * nt / batch) * (-(-k_blocks // kb) * kb / k_blocks)
             price = waste * max(kb * nt + 0.5 * (kb + nt), 8) / (kb * nt)
-            best = min(best or (price, nt, kb), (price, nt, kb))
-    return Choice("direct", (("NT", best[1]), ("KB", best[2])))
+            priced.append((price, nt, kb))
+    return [Choice("direct", (("NT", nt), ("KB", kb))) for _, nt, kb in sorted(priced)]
 
 
 def _launch_fc(rec, tensors, batch, length, k, activation, choice):

@@ -37,6 +37,8 @@ FLOORS = [
     ["report", "gradcheck", "plots", "bench"],
     ["net"],
     ["zoo", "selftest", "onnx_backend"],
+    ["trial"],
+    ["tune"],
     ["cli"],
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}

@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "Say what is on pictures, with a trained network.",
     "summary": "Show a network layer by layer, with the memory that it takes.",
     "bench": "Measure a network layer by layer, beside what the device can do.",
+    "tune": "Search the fastest way to run a network on this device.",
     "selftest": "Check every layer against its reference on this device.",
 }
 
