@@ -1,14 +1,13 @@
-"""Graph + device -> plan; plan + memory -> something that runs.
+"""Plan + memory -> something that runs.
 
-A `Plan` is decided without touching the device: choices, lifetimes, offsets, bytes. A `Session` owns the
-device memory of one network: what is persistent, and one arena that all its plans share.
+A `Session` owns the device memory of one network: what is persistent, and one arena that all its plans share.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,145 +15,16 @@ import numpy as np
 
 from . import planner
 from ._core.executor import Recorder, Recording
-from ._core.layer import Choice, Cost
 from ._core.memory import Allocator, Slab, Tensor
-from .device import Device, DeviceFacts
-from .errors import ArgumentError, BudgetError, OutOfMemoryError
-from .graph import Graph, Node, Operand, Value
+from .device import Device
+from .errors import ArgumentError, BudgetError
+from .graph import Value
 from .packing import Array, pack, swap_filter, unpack
+from .plan import Plan, Residence, settle
+from .planner import Reads, Step, View
 from .program import ProgramKey, Progress, build_programs, shown
 
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
-Pick = Callable[[Sequence[Choice]], Choice]
-TAGS = {
-    "param": "weights",
-    "state": "weights",
-    "optimizer": "optimizer",
-    "gradient": "gradients",
-    "control": "control",
-}
-
-
-@dataclass(frozen=True)
-class Residence:
-    """Where persistent values live: per tag the slab sizes, and for each value (tag, slab, offset), in bytes."""
-
-    slab_bytes: Mapping[str, tuple[int, ...]]
-    places: Mapping[str, tuple[str, int, int]]
-
-    def nbytes(self, tag: str | None = None) -> int:
-        """Bytes of one tag, or of all."""
-        return sum(sum(sizes) for t, sizes in self.slab_bytes.items() if tag in (None, t))
-
-
-def settle(values: Iterable[Value], facts: DeviceFacts) -> Residence:
-    """Lays out persistent values one behind the other, in as few slabs as the device allows.
-
-    Raises:
-        OutOfMemoryError: one value alone is larger than the device allows in one allocation.
-    """
-    slabs: dict[str, list[int]] = {}
-    places: dict[str, tuple[str, int, int]] = {}
-    for value in values:
-        tag = TAGS[value.role]
-        size = -(-value.spec.nbytes(facts.block) // planner.ALIGN) * planner.ALIGN
-        if size > facts.max_alloc_bytes:
-            raise OutOfMemoryError(
-                f"{value.name}: {size} bytes in one piece, but {facts.name} allows at most {facts.max_alloc_bytes}"
-            )
-        sizes = slabs.setdefault(tag, [0])
-        if sizes[-1] + size > facts.max_alloc_bytes:
-            sizes.append(0)
-        places[value.name] = (tag, len(sizes) - 1, sizes[-1])
-        sizes[-1] += size
-    return Residence({tag: tuple(sizes) for tag, sizes in slabs.items()}, places)
-
-
-@dataclass
-class Plan:
-    """How a graph will run on a device, decided before anything is allocated.
-
-    Attributes:
-        choices: the algorithm of each node. intervals, arena: what lives when, and where.
-        residence: persistent values, when this plan alone is loaded.
-        told: what was done so that it takes less memory, for people.
-    """
-
-    graph: Graph
-    facts: DeviceFacts
-    choices: dict[Node, Choice]
-    intervals: list[planner.Interval]
-    arena: planner.Arena
-    residence: Residence
-    costs: dict[Node, Cost] = field(repr=False)
-    told: tuple[str, ...] = ()
-
-    @property
-    def arena_bytes(self) -> int:
-        """Bytes for inputs, activations, gradients and workspace together."""
-        return self.arena.nbytes
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of weights and running statistics, layout padding included."""
-        return self.residence.nbytes("weights")
-
-    @property
-    def optimizer_bytes(self) -> int:
-        """Bytes of the optimizer's state."""
-        return self.residence.nbytes("optimizer")
-
-    @property
-    def peak_bytes(self) -> int:
-        """All device memory that running this plan takes; asserted equal to the allocator's peak."""
-        return self.arena.nbytes + self.residence.nbytes()
-
-    @property
-    def activation_bytes(self) -> int:
-        """The most bytes of inputs and activations alive at one step, workspace left out."""
-        kept = [interval for interval in self.intervals if interval.values]
-        return max(planner.live_bytes(kept, len(self.graph.nodes)))
-
-    @property
-    def live_bytes(self) -> list[int]:
-        """Arena bytes alive at each node's step."""
-        return planner.live_bytes(self.intervals, len(self.graph.nodes))[: len(self.graph.nodes)]
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of one run; a multiply-add is two."""
-        return sum(cost.flops for cost in self.costs.values())
-
-
-def first(choices: Sequence[Choice]) -> Choice:
-    """The best of a node's choices."""
-    return choices[0]
-
-
-def make_plan(graph: Graph, facts: DeviceFacts, *, pick: Pick = first, guard_bytes: int = 0) -> Plan:
-    """Chooses algorithms and places every tensor of a graph whose passes have run.
-
-    Args:
-        pick: takes one of a node's choices, which come best first.
-        guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
-            (but for in-place layers), so that a write out of bounds can be seen afterwards.
-
-    Raises:
-        OutOfMemoryError: a tensor is larger than the device allows in one allocation.
-    """
-    choices, costs = {}, {}
-    for node in graph.nodes:
-        specs, outs = node.input_specs(), [value.spec for value in node.outputs]
-        choices[node] = pick(node.layer.offered(facts, specs, outs))
-        costs[node] = node.layer.cost(specs, outs, facts)
-    workspace = {node: choice.workspace_bytes for node, choice in choices.items()}
-    intervals = planner.lifetimes(graph, facts.block, workspace)
-    if guard_bytes:
-        for interval in intervals:
-            interval.start, interval.end = 0, len(graph.nodes)
-            interval.nbytes += guard_bytes
-    arena = planner.place(intervals, facts.max_alloc_bytes)
-    return Plan(graph, facts, choices, intervals, arena, settle(graph.persistent.values(), facts), costs)
 
 
 @dataclass(frozen=True)
@@ -354,38 +224,39 @@ class Session:
         self._arena = []
 
     def _record(self, plan: Plan, recorder: Recorder) -> tuple[dict[Value, Tensor], list[Node]]:
-        """Records a plan; where its values live, and the node of each launch."""
+        """Records all steps; where values are that are stored whole, or in part, and the node of each launch."""
         block = plan.facts.block
         tensors: dict[Value, Tensor] = {}
-        workspaces: dict[Node | None, Tensor] = {}
+        workspaces: dict[Step, Tensor] = {}
         for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
             slab = self._arena[placement.slab]
             for value in interval.values:
-                tensors[value] = Tensor(slab, placement.offset, value.spec, value.spec.nbytes(block))
-            if interval.node is not None:
-                size = plan.choices[interval.node].workspace_bytes
-                workspaces[interval.node] = Tensor(slab, placement.offset, None, size)
+                spec = plan.schedule.stored_spec(value)
+                tensors[value] = Tensor(slab, placement.offset, spec, spec.nbytes(block))
+            if interval.step is not None:
+                size = interval.step.choice.workspace_bytes
+                workspaces[interval.step] = Tensor(slab, placement.offset, None, size)
 
-        def bound(operand: Operand) -> Any:
-            if isinstance(operand, tuple):
-                return tuple(bound(piece) for piece in operand)
-            if operand is None:
+        def bound(reads: Reads) -> Any:
+            if isinstance(reads, tuple):
+                return tuple(bound(piece) for piece in reads)
+            if reads is None:
                 return None
-            if operand.persistent:
-                return self.tensor(self._values[operand.name])
-            return tensors[operand]
+            if reads.value.persistent:
+                return self.tensor(self._values[reads.value.name])
+            return _rows(tensors[reads.value], reads, block)
 
         launched: list[Node] = []
-        for node in plan.graph.nodes:
-            recorder.label = node.name
-            node.layer.record(
+        for step in plan.schedule.steps:
+            recorder.label = step.node.name
+            step.layer.record(
                 recorder,
-                [bound(operand) for operand in node.inputs],
-                [tensors[value] for value in node.outputs],
-                workspaces.get(node),
-                plan.choices[node],
+                [bound(reads) for reads in step.inputs],
+                [bound(view) for view in step.outputs],
+                workspaces.get(step),
+                step.choice,
             )
-            launched += [node] * (len(recorder.launches) - len(launched))
+            launched += [step.node] * (len(recorder.launches) - len(launched))
         return tensors, launched
 
     def release(self) -> None:
@@ -420,6 +291,22 @@ class _Executable:
         with shown(self.progress, "building kernels for this network") as tell:
             self.recording.run_stepwise(tell)
         self.fresh, self.progress = False, None
+
+
+def _rows(stored: Tensor, view: View, block: int) -> Tensor:
+    """The part of a stored tensor that a view shows."""
+    if view.rows is None:
+        return stored
+    spec = stored.spec
+    width = spec.shape[3] * (block if spec.layout == "block" else 1)
+    start = view.at * width * 4
+    return Tensor(
+        stored.slab,
+        stored.offset_bytes + start,
+        view.spec,
+        stored.nbytes - start,
+        plane=spec.shape[2] * spec.shape[3],
+    )
 
 
 def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from . import passes
 from .autodiff import differentiate
 from .device import Device
-from .engine import Session, from_storage, make_plan
+from .engine import Session, from_storage
 from .errors import ArgumentError, ShapeError
 from .nn.network import Entry, Network
 from .packing import Array
+from .plan import make_plan
 from .reference import LOSSES, Context
 from .train.step import add_loss
 

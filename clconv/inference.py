@@ -9,10 +9,11 @@ import numpy as np
 from . import engine, passes, planner
 from .data import Loader
 from .device import Device
-from .engine import Plan, Session, Usage
+from .engine import Session, Usage
 from .errors import ArgumentError, BudgetError, OutOfMemoryError, ShapeError
 from .nn.network import Network
 from .packing import Array
+from .plan import Plan
 from .train.step import evaluation_graph
 
 DEFAULT_BATCH = 32  # images per run, fewer where the memory asks for it
@@ -55,7 +56,7 @@ class Inference:
             passes.for_inference(graph, self.device.facts.block)
             if fast:
                 passes.use_winograd(graph, self.device.facts, train=False)
-            self._plans[key] = engine.make_plan(graph, self.device.facts)
+            self._plans[key] = make_plan(graph, self.device.facts)
             while len(self._plans) > engine.MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))
         return self._plans[key]

@@ -13,7 +13,7 @@ import numpy as np
 from . import finetune, planner, plots, report, settings
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
-from .engine import Plan, Session, Usage
+from .engine import Session, Usage
 from .errors import ArgumentError, StateError
 from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
 from .inputs import images, labelled, network_of
@@ -27,6 +27,7 @@ from .nn.base import Layer
 from .nn.network import Network
 from .nn.symbol import Symbol
 from .packing import Array
+from .plan import Plan
 from .program import Progress as BuildProgress
 from .train import fit as loop
 from .train.history import Callback, History, PrintEpochs

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import engine, passes
+from . import passes
 from .device import Device, choose, devices
 from .errors import ArgumentError, ClconvError, ModelFileError
 from .io.onnx_convert import Built, Converter, check_operators
@@ -27,6 +27,7 @@ from .io.onnx_file import OnnxModel, onnx_package, parse_model
 from .io.onnx_shape import is_float
 from .io.onnx_values import NeedsConstant, Shape
 from .packing import Array
+from .plan import make_plan
 
 onnx_package()
 from onnx.backend.base import Backend, BackendRep, namedtupledict  # noqa: E402
@@ -43,7 +44,7 @@ class _Prepared:
         self.session: engine.Session | None = None
         if built.labels:
             passes.for_inference(built.graph, device.facts.block)
-            self.plan = engine.make_plan(built.graph, device.facts)
+            self.plan = make_plan(built.graph, device.facts)
             self.session = engine.Session(device)
             self.session.load(built.graph.persistent, arrays)
 

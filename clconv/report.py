@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import passes
 from ._core.layout import ToBlocks, ToPlain
 from .device import DeviceFacts
-from .engine import Plan, Usage, make_plan
+from .engine import Usage
 from .errors import ArgumentError, ModelFileError, ShapeError
 from .graph import Node, Value
 from .io.onnx_convert import Converter
@@ -25,6 +25,7 @@ from .io.onnx_network import FREE_SIZE
 from .io.onnx_values import NeedsConstant
 from .nn.network import Entry, Network
 from .packing import Array
+from .plan import Plan, make_plan
 from .planner import format_bytes
 
 if TYPE_CHECKING:

@@ -14,10 +14,12 @@ import numpy as np
 from . import passes
 from .autodiff import differentiate
 from .device import Device
-from .engine import Pick, Plan, Session, first, from_storage, make_plan
+from .engine import Session, from_storage
 from .graph import Graph, Value
 from .nn.base import LAYERS
 from .packing import Array
+from .plan import Plan, first, make_plan
+from .planner.steps import Pick
 from .reference import Case, Context, Values
 from .shapes import TensorSpec
 
@@ -137,7 +139,7 @@ def _check_guards(session: Session, plan: Plan) -> None:
     for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
         end = placement.offset + interval.nbytes
         if not (slabs[placement.slab][end - GUARD_BYTES : end] == POISON).all():
-            what = interval.values[0].name if interval.values else f"the workspace of {interval.node}"
+            what = interval.values[0].name if interval.values else f"the workspace of {interval.step.node}"
             raise AssertionError(f"{what}: written to behind its end")
 
 

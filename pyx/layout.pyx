@@ -1,8 +1,8 @@
 """Conversions between layouts: into and out of channel blocks, flattening, swapping a filter's channels."""
 
-from clconv.shapes import TensorSpec, filter_blocks
+from clconv.shapes import TensorSpec, blocks, filter_blocks
 
-from clconv._core.layer import Layer
+from clconv._core.layer import Layer, looped, plane_of
 
 
 def _pixels(spec, block):
@@ -82,3 +82,27 @@ class FilterSwap(Layer):
         items = outs[0].spec.elements(block) // block
         args = [ins[0], outs[0], items, k, c, k // groups, c_group, r * s, depth, swapped_depth]
         rec.launch("layout.cl", "filter_swap", (items,), args)
+
+
+class ShiftRows(Layer):
+    """Moves rows of every channel block of what is stored to its front, in place, to make room behind them.
+
+    Args:
+        start: the first row that is moved. rows: how many are.
+    """
+
+    updates = ("x",)
+    outputs = ()
+
+    def __init__(self, start, rows):
+        self.start = start
+        self.rows = rows
+
+    def infer(self, specs):
+        return ()
+
+    def record(self, rec, ins, outs, work, choice):
+        n, c, _, w = ins[0].spec.shape
+        items = n * blocks(c, rec.facts.block) * w
+        args = [ins[0], items, w, plane_of(ins[0]), self.start, 0, self.rows]
+        rec.launch("layout.cl", "shift_rows", (items,), args, iterations=looped(self.rows))

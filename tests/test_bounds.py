@@ -13,10 +13,10 @@ import pytest
 
 from clconv import passes, planner
 from clconv.device import DeviceFacts
-from clconv.engine import make_plan
 from clconv.errors import OutOfMemoryError
 from clconv.nn import zoo
 from clconv.nn.pattern import parse
+from clconv.plan import make_plan
 
 MIB = 2**20
 FREE = ("ReLU", "ReLU6", "BatchNorm", "Dropout")  # run in the epilogue of the layer in front of them

@@ -11,10 +11,11 @@ import pytest
 from clconv import passes
 from clconv._core import dropout
 from clconv.device import Device, DeviceInfo, open_device
-from clconv.engine import Session, make_plan
+from clconv.engine import Session
 from clconv.errors import ShapeError
 from clconv.graph import Graph
 from clconv.nn import Dropout
+from clconv.plan import make_plan
 from clconv.reference import Context
 from clconv.reference.dropout import kept, philox
 from clconv.shapes import TensorSpec

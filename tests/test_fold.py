@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from clconv import passes
-from clconv.engine import Session, make_plan
+from clconv.engine import Session
 from clconv.graph import Graph
 from clconv.nn import FC, Add, BatchNorm, Conv, ConvTranspose, LeakyReLU, ReLU
 from clconv.passes.fold import scale_filter
+from clconv.plan import make_plan
 from clconv.shapes import TensorSpec
 
 FOLDED = {

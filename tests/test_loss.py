@@ -10,9 +10,10 @@ import pytest
 from clconv import passes
 from clconv._core import loss as operators
 from clconv.device import Device
-from clconv.engine import Session, make_plan
+from clconv.engine import Session
 from clconv.errors import ShapeError
 from clconv.graph import Graph
+from clconv.plan import make_plan
 from clconv.reference import LOSS_CASES, LOSSES, LossCase
 from clconv.selftest import EPS
 from clconv.shapes import TensorSpec

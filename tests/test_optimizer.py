@@ -11,10 +11,11 @@ import pytest
 
 from clconv._core import optimizer as operators
 from clconv.device import Device
-from clconv.engine import Session, make_plan
+from clconv.engine import Session
 from clconv.errors import ShapeError
 from clconv.graph import Graph
 from clconv.packing import pack
+from clconv.plan import make_plan
 from clconv.reference import OPTIMIZERS
 from clconv.selftest import EPS
 from clconv.shapes import TensorSpec

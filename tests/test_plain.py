@@ -33,9 +33,10 @@ from clconv._core.plain_reduce import OPERATIONS, ArgMax, InstanceNorm, Reduce, 
 from clconv._core.plain_resize import COORDINATE_MODES, NEAREST_MODES, Resize
 from clconv.autodiff import differentiate
 from clconv.device import Device, DeviceInfo, open_device
-from clconv.engine import Session, make_plan
+from clconv.engine import Session
 from clconv.errors import ArgumentError, ShapeError
 from clconv.graph import Graph
+from clconv.plan import make_plan
 from clconv.reference import plain as reference
 from clconv.selftest import run_guarded
 from clconv.shapes import TensorSpec

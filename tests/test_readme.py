@@ -8,9 +8,9 @@ from test_report import FACTS
 
 from clconv import passes, report, settings
 from clconv.cli import COMMANDS
-from clconv.engine import make_plan
 from clconv.nn import LAYERS, zoo
 from clconv.nn.pattern_words import usage
+from clconv.plan import make_plan
 from clconv.train.optimizers import SGD
 from clconv.train.step import training_graph
 

@@ -7,12 +7,12 @@ import pytest
 
 from clconv import passes, report
 from clconv.device import DeviceFacts
-from clconv.engine import make_plan
 from clconv.errors import ArgumentError
 from clconv.net import Net
 from clconv.nn import zoo
 from clconv.nn.network import Network
 from clconv.nn.pattern import parse
+from clconv.plan import make_plan
 from clconv.train.optimizers import SGD
 from clconv.train.step import training_graph
 

@@ -6,10 +6,11 @@ import pytest
 import clconv as cc
 from clconv import passes
 from clconv.autodiff import differentiate
-from clconv.engine import Session, make_plan
+from clconv.engine import Session
 from clconv.graph import Graph
 from clconv.nn.base import LAYERS
 from clconv.passes import winograd
+from clconv.plan import make_plan
 from clconv.reference import Case
 from clconv.selftest import EPS
 from clconv.shapes import TensorSpec

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from ..engine import Plan, Usage
+from ..engine import Usage
 from ..net import Net
+from ..plan import Plan
 from ..planner import format_bytes
 
 ROWS = {

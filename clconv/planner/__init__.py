@@ -3,15 +3,26 @@
 from .arena import ALIGN, Arena, Placement, place
 from .budget import format_bytes, parse_bytes
 from .lifetimes import Interval, lifetimes, live_bytes
+from .segments import Found, Search
+from .steps import Reads, Schedule, Step, View, schedule
+from .strips import Segment
 
 __all__ = [
     "ALIGN",
     "Arena",
+    "Found",
     "Interval",
     "Placement",
+    "Reads",
+    "Schedule",
+    "Search",
+    "Segment",
+    "Step",
+    "View",
     "format_bytes",
     "lifetimes",
     "live_bytes",
     "parse_bytes",
     "place",
+    "schedule",
 ]

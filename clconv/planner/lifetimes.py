@@ -5,34 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..graph import Graph, Node, Value
+from ..graph import Graph, Value
 from ..shapes import TensorSpec
+from .steps import Schedule, Step
 
 
 @dataclass
 class Interval:
     """A piece of memory: alive from step `start` through step `end`, both included.
 
-    `values` live in it one after the other (in-place layers); a workspace has none, but the `node` it serves.
+    `values` live in it one after the other (in-place layers); a workspace has none, but the `step` it serves.
     """
 
     start: int
     end: int
     nbytes: int
     values: list[Value] = field(default_factory=list)
-    node: Node | None = None
+    step: Step | None = None
 
 
-def lifetimes(graph: Graph, block: int, workspace_bytes: Mapping[Node, int]) -> list[Interval]:
-    """Intervals of all inputs, activations and workspaces of `graph`; step i is node i.
+def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
+    """Intervals of all inputs, activations and workspaces of a graph over the steps of a schedule.
 
     An input is alive from step 0 on (the host writes it before), an output until after the last step.
     """
-    last_step = len(graph.nodes)
+    last_step = len(schedule.steps)
     last: dict[Value, int] = {}
-    for step, node in enumerate(graph.nodes):
-        for value in (*node.reads, *node.outputs):
-            last[value] = step
+    for number, step in enumerate(schedule.steps):
+        for view in step.views:
+            last[view.value] = number
     for value in graph.outputs.values():
         last[value] = last_step
     home: dict[Value, Interval] = {}
@@ -40,36 +41,40 @@ def lifetimes(graph: Graph, block: int, workspace_bytes: Mapping[Node, int]) -> 
     taken: set[Value] = set()
 
     def open_interval(value: Value, start: int) -> None:
-        home[value] = Interval(start, last.get(value, start), value.spec.nbytes(block), [value])
+        nbytes = schedule.stored_spec(value).nbytes(block)
+        home[value] = Interval(start, last.get(value, start), nbytes, [value])
         intervals.append(home[value])
 
     for value in graph.inputs.values():
         open_interval(value, 0)
-    for step, node in enumerate(graph.nodes):
-        for value in node.outputs:
-            dying = _takeover(node, value, last, step, block)
-            if dying is not None and dying not in taken and home[dying].end == step:
+    for number, step in enumerate(schedule.steps):
+        for view in step.outputs:
+            value = view.value
+            if value in home:
+                continue  # more rows of it
+            dying = _takeover(step, value, last, number, block) if step.whole else None
+            if dying is not None and dying not in taken and home[dying].end == number:
                 taken.add(dying)
                 home[value] = home[dying]
                 home[value].end = last[value]
                 home[value].values.append(value)
             else:
-                open_interval(value, step)
-        if workspace_bytes.get(node):
-            intervals.append(Interval(step, step, workspace_bytes[node], node=node))
+                open_interval(value, number)
+        if step.choice.workspace_bytes:
+            intervals.append(Interval(number, number, step.choice.workspace_bytes, step=step))
     return intervals
 
 
-def _takeover(node: Node, value: Value, last: Mapping[Value, int], step: int, block: int) -> Value | None:
+def _takeover(step: Step, value: Value, last: Mapping[Value, int], number: int, block: int) -> Value | None:
     """The input that dies here and whose memory `value` may take over, if there is one."""
-    layer = node.layer
+    node, layer = step.node, step.layer
     name = layer.outputs[node.outputs.index(value)]
     for candidate in layer.inplace.get(name, ()):
         operand = node.inputs[layer.inputs.index(candidate)]
         if (
             isinstance(operand, Value)
             and operand.role == "activation"
-            and last[operand] == step
+            and last[operand] == number
             and node.reads.count(operand) == 1
             and (layer.reinterprets or _storage(operand.spec) == _storage(value.spec))
             and operand.spec.nbytes(block) == value.spec.nbytes(block)

@@ -8,10 +8,11 @@ import numpy as np
 
 from .. import passes
 from ..device import Device
-from ..engine import Plan, Session, make_plan
+from ..engine import Session
 from ..errors import ArgumentError, BudgetError, NonFiniteError
 from ..nn.network import Network
 from ..packing import Array
+from ..plan import Plan, make_plan
 from ..planner import format_bytes
 from ..program import Progress
 from .budget import Fitting

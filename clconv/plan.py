@@ -1,0 +1,196 @@
+"""Graph + device -> plan: choices, steps, lifetimes, offsets and bytes, decided without touching the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from . import planner
+from ._core.layer import Choice, Cost
+from .device import DeviceFacts
+from .errors import OutOfMemoryError
+from .graph import Graph, Node, Value
+from .planner.steps import Pick
+
+TAGS = {
+    "param": "weights",
+    "state": "weights",
+    "optimizer": "optimizer",
+    "gradient": "gradients",
+    "control": "control",
+}
+MAPPED = "mapped"  # weights that stay in a file: no memory of the device, and outside every budget
+
+
+@dataclass(frozen=True)
+class Residence:
+    """Where persistent values live: per tag the slab sizes, and for each value (tag, slab, offset), in bytes."""
+
+    slab_bytes: Mapping[str, tuple[int, ...]]
+    places: Mapping[str, tuple[str, int, int]]
+
+    def nbytes(self, tag: str | None = None) -> int:
+        """Bytes of one tag, or of all that take memory."""
+        return sum(sum(sizes) for t, sizes in self.slab_bytes.items() if (t == tag if tag else t != MAPPED))
+
+
+def settle(values: Iterable[Value], facts: DeviceFacts, *, mapped: bool = False) -> Residence:
+    """Lays out persistent values one behind the other, in as few slabs as the device allows.
+
+    Args:
+        mapped: weights stay in a file that is mapped into memory.
+
+    Raises:
+        OutOfMemoryError: one value alone is larger than the device allows in one allocation.
+    """
+    slabs: dict[str, list[int]] = {}
+    places: dict[str, tuple[str, int, int]] = {}
+    for value in values:
+        tag = MAPPED if mapped and TAGS[value.role] == "weights" else TAGS[value.role]
+        size = -(-value.spec.nbytes(facts.block) // planner.ALIGN) * planner.ALIGN
+        if size > facts.max_alloc_bytes:
+            raise OutOfMemoryError(
+                f"{value.name}: {size} bytes in one piece, but {facts.name} allows at most {facts.max_alloc_bytes}"
+            )
+        sizes = slabs.setdefault(tag, [0])
+        if sizes[-1] + size > facts.max_alloc_bytes:
+            sizes.append(0)
+        places[value.name] = (tag, len(sizes) - 1, sizes[-1])
+        sizes[-1] += size
+    return Residence({tag: tuple(sizes) for tag, sizes in slabs.items()}, places)
+
+
+@dataclass
+class Plan:
+    """How a graph will run on a device, decided before anything is allocated.
+
+    Attributes:
+        schedule: what runs in order; of nodes that run in strips, their strips. choices: the algorithm of each node.
+        intervals, arena: what lives when, in steps, and where.
+        residence: persistent values, when this plan alone is loaded.
+        segments: the nodes that run in strips.
+        told: what was done so that it takes less memory, for people.
+    """
+
+    graph: Graph
+    facts: DeviceFacts
+    schedule: planner.Schedule
+    choices: dict[Node, Choice]
+    intervals: list[planner.Interval]
+    arena: planner.Arena
+    residence: Residence
+    costs: dict[Node, Cost] = field(repr=False)
+    segments: tuple[planner.Segment, ...] = ()
+    told: tuple[str, ...] = ()
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes for inputs, activations, gradients and workspace together."""
+        return self.arena.nbytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and running statistics on the device, layout padding included."""
+        return self.residence.nbytes("weights")
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of weights that are read from a mapped file; no memory of the device."""
+        return self.residence.nbytes(MAPPED)
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimizer's state."""
+        return self.residence.nbytes("optimizer")
+
+    @property
+    def peak_bytes(self) -> int:
+        """All device memory that running this plan takes; asserted equal to the allocator's peak."""
+        return self.arena.nbytes + self.residence.nbytes()
+
+    @property
+    def activation_bytes(self) -> int:
+        """The most bytes of inputs and activations alive at one step, workspace left out."""
+        kept = [interval for interval in self.intervals if interval.values]
+        return max(planner.live_bytes(kept, len(self.schedule.steps)))
+
+    @property
+    def live_bytes(self) -> list[int]:
+        """The most arena bytes alive while each node runs."""
+        most = dict.fromkeys(self.graph.nodes, 0)
+        for step, live in zip(self.schedule.steps, self.step_bytes, strict=True):
+            most[step.node] = max(most[step.node], live)
+        return list(most.values())
+
+    @property
+    def step_bytes(self) -> list[int]:
+        """Arena bytes alive at each step."""
+        return planner.live_bytes(self.intervals, len(self.schedule.steps))[: len(self.schedule.steps)]
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one run; a multiply-add is two."""
+        return sum(cost.flops for cost in self.costs.values())
+
+
+def first(choices: Sequence[Choice]) -> Choice:
+    """The best of a node's choices."""
+    return choices[0]
+
+
+def make_plan(
+    graph: Graph,
+    facts: DeviceFacts,
+    *,
+    pick: Pick = first,
+    guard_bytes: int = 0,
+    segments: Sequence[planner.Segment] = (),
+    mapped: bool = False,
+) -> Plan:
+    """Chooses algorithms and places every tensor of a graph whose passes have run.
+
+    Args:
+        pick: takes one of a node's choices, which come best first.
+        guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
+            (but for in-place layers), so that a write out of bounds can be seen afterwards.
+        segments: the nodes that run in strips of rows. mapped: weights stay in a file.
+
+    Raises:
+        OutOfMemoryError: a tensor is larger than the device allows in one allocation.
+    """
+    schedule = planner.schedule(graph, facts, pick, segments)
+    intervals = planner.lifetimes(graph, schedule, facts.block)
+    if guard_bytes:
+        for interval in intervals:
+            interval.start, interval.end = 0, len(schedule.steps)
+            interval.nbytes += guard_bytes
+    return Plan(
+        graph,
+        facts,
+        schedule,
+        _choices(schedule),
+        intervals,
+        planner.place(intervals, facts.max_alloc_bytes),
+        settle(graph.persistent.values(), facts, mapped=mapped),
+        costs_of(graph, facts),
+        tuple(segments),
+    )
+
+
+def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:
+    """The choice of each node; of several strips that with the largest workspace."""
+    found: dict[Node, Choice] = {}
+    for step in schedule.steps:
+        if not step.outputs:
+            continue  # rows move
+        known = found.setdefault(step.node, step.choice)
+        if step.choice.workspace_bytes > known.workspace_bytes:
+            found[step.node] = step.choice
+    return found
+
+
+def costs_of(graph: Graph, facts: DeviceFacts) -> dict[Node, Cost]:
+    """What one run of each node takes."""
+    return {
+        node: node.layer.cost(node.input_specs(), [value.spec for value in node.outputs], facts) for node in graph.nodes
+    }

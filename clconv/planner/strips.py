@@ -1,0 +1,126 @@
+"""Rows of strips: which rows each layer of a segment computes in turn, and which it must keep for the next strip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..graph import Graph, Node, Value
+
+Rows = tuple[int, int]  # (begin, end)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes start..stop - 1, run in strips of `rows` rows of the last one's output."""
+
+    start: int
+    stop: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The state of each value of a segment in one strip.
+
+    Attributes:
+        ends: rows that are computed when the strip is done. kept: the first row that is still needed when it begins.
+    """
+
+    ends: dict[Value, int]
+    kept: dict[Value, int]
+
+
+def can_strip(node: Node) -> bool:
+    """Whether its output can be computed strip by strip."""
+    return (
+        bool(node.layer.strips)
+        and len(node.outputs) == 1
+        and all(len(value.spec.shape) == 4 and value.spec.dtype == "float32" for value in node.reads)
+        and node.outputs[0].spec.layout == "block"
+        and node.outputs[0].spec.shape[2] > 1
+    )
+
+
+def heights(node: Node) -> dict[str, int]:
+    """Rows of each input that is no weight, by name."""
+    found = {}
+    for name, operand in zip(node.layer.inputs, node.inputs, strict=True):
+        first = operand[0] if isinstance(operand, tuple) else operand
+        if first is not None and not first.persistent:
+            found[name] = first.spec.shape[2]
+    return found
+
+
+def inner_values(graph: Graph, segment: Segment) -> list[Value]:
+    """What only the segment itself reads: never stored whole."""
+    nodes = graph.nodes[segment.start : segment.stop]
+    outside = {value for node in (*graph.nodes[: segment.start], *graph.nodes[segment.stop :]) for value in node.reads}
+    outside.update(graph.outputs.values())
+    return [node.outputs[0] for node in nodes if node.outputs[0] not in outside]
+
+
+class Chain:
+    """The nodes of a segment with who reads whom, for questions about rows."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+        self.heights = {node: heights(node) for node in nodes}
+        self.readers: dict[Value, list[tuple[Node, str]]] = {node.outputs[0]: [] for node in nodes}
+        for node in nodes:
+            for name, operand in zip(node.layer.inputs, node.inputs, strict=True):
+                for value in operand if isinstance(operand, tuple) else (operand,):
+                    if value in self.readers:
+                        self.readers[value].append((node, name))
+
+    def needed(self, node: Node, name: str, rows: Rows) -> Rows:
+        """Rows of an input that output rows read."""
+        _, needed = node.layer.strip(rows, self.heights[node])
+        return needed[name]
+
+    def ends(self, last_end: int) -> dict[Value, int]:
+        """Rows of each value that are computed when so many of the last one are."""
+        ends: dict[Value, int] = {}
+        height = self.nodes[-1].outputs[0].spec.shape[2]
+        for node in reversed(self.nodes):
+            (value,) = node.outputs
+            full = value.spec.shape[2]
+            if node is self.nodes[-1]:
+                end = last_end
+            else:
+                wanted = [self.needed(n, name, (0, ends[n.outputs[0]]))[1] for n, name in self.readers[value]]
+                # What nobody here reads keeps pace.
+                end = max(wanted, default=-(-full * last_end // height))
+            if last_end == height:
+                end = full
+            ends[value] = min(-(-end // node.layer.strips) * node.layer.strips, full)
+        return ends
+
+    def kept(self, before: dict[Value, int]) -> dict[Value, int]:
+        """The first row of each value that is needed by what comes after `before`."""
+        kept: dict[Value, int] = {}
+        for node in self.nodes:
+            (value,) = node.outputs
+            first = before[value]
+            for reader, name in self.readers[value]:
+                done = before[reader.outputs[0]]
+                if done < reader.outputs[0].spec.shape[2]:
+                    first = min(first, self.needed(reader, name, (done, done + 1))[0])
+            kept[value] = first
+        return kept
+
+    def strips(self, rows: int, indices: Iterable[int]) -> list[Strip]:
+        """The strips with these numbers."""
+        height = self.nodes[-1].outputs[0].spec.shape[2]
+        found = []
+        for i in indices:
+            before = self.ends(i * rows) if i else dict.fromkeys(self.readers, 0)
+            found.append(Strip(self.ends(min((i + 1) * rows, height)), self.kept(before)))
+        return found
+
+
+def strip_rows(graph: Graph, segment: Segment) -> list[Strip]:
+    """All strips of a segment, in order."""
+    chain = Chain(graph.nodes[segment.start : segment.stop])
+    height = chain.nodes[-1].outputs[0].spec.shape[2]
+    return chain.strips(segment.rows, range(-(-height // segment.rows)))
