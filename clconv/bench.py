@@ -16,13 +16,14 @@ import numpy as np
 
 from . import drivers
 from .device import Device
-from .engine import Plan, Session
+from .engine import Session
 from .errors import OpenCLError
 from .graph import Node
-from .inference import OUTPUT, Inference, check_budget
+from .inference import OUTPUT, Inference
 from .limits import Limits, limits
 from .nn.network import Network
 from .packing import Array
+from .plan import Plan
 from .program import Progress
 from .train import SGD
 from .train.trainer import Trainer
@@ -244,7 +245,6 @@ def _opened(
         return trainer.session, trainer.plan("train", batch), trainer.release
     inference = Inference(network, device)
     plan = inference.plan(OUTPUT, batch, budget=budget)
-    check_budget(plan, budget, "bench")
     session = inference.open(plan, arrays, budget)
     try:
         session.prepare(plan, progress)

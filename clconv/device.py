@@ -47,6 +47,7 @@ class DeviceFacts:
         build_threads: programs that its compiler may build at once; 0: as many as there are processors.
         keeps_programs: its driver caches compiled kernels itself.
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.
+        maps_files: it reads host memory in place, so that weights can stay in a mapped file.
         has_local: local memory is memory of its own, not a part of global memory.
         shares_memory: the host may read and write buffers where they are (fine-grained shared memory).
         base_align_bytes: alignment of a buffer's start.
@@ -71,6 +72,7 @@ class DeviceFacts:
     build_threads: int
     keeps_programs: bool
     loop_limit: int
+    maps_files: bool
     max_alloc_bytes: int
     global_bytes: int
     local_bytes: int
@@ -261,6 +263,9 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         build_threads=values["build_threads"],
         keeps_programs=bool(values["keeps_programs"]),
         loop_limit=values["loop_limit"],
+        maps_files=bool(ask("host_unified_memory", kind == "cpu"))
+        and bool(values["maps_files"])
+        and settings.get("CLCONV_MAP_WEIGHTS") != "0",
         max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
         global_bytes=int(ask("global_mem_size", 1 << 27)),
         local_bytes=int(ask("local_mem_size", 1 << 15)),

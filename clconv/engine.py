@@ -18,9 +18,10 @@ from ._core.executor import Recorder, Recording
 from ._core.memory import Allocator, Slab, Tensor
 from .device import Device
 from .errors import ArgumentError, BudgetError
-from .graph import Value
-from .packing import Array, pack, swap_filter, unpack
-from .plan import Plan, Residence, settle
+from .graph import Node, Value, from_storage, public_array, to_storage
+from .mapped import packed_weights
+from .packing import Array, pack_parts, unpack
+from .plan import MAPPED, Plan, Residence, settle
 from .planner import Reads, Step, View
 from .program import ProgramKey, Progress, build_programs, shown
 
@@ -62,22 +63,29 @@ class Session:
         self.planned_bytes = 0  # what is loaded plus the arena, as planned
         self._executables: OrderedDict[int, _Executable] = OrderedDict()
 
-    def load(self, values: Mapping[str, Value], arrays: Mapping[str, Array]) -> None:
-        """Allocates persistent values and fills them; those without an array by name become zero."""
+    def load(self, values: Mapping[str, Value], arrays: Mapping[str, Array], *, mapped: bool = False) -> None:
+        """Allocates persistent values and fills them; those without an array by name become zero.
+
+        Args:
+            mapped: weights stay in a file, in the form that kernels read.
+        """
         with self._lock:
             self.release()
-            self._residence = settle(values.values(), self.device.facts)
+            self._residence = settle(values.values(), self.device.facts, mapped=mapped)
             self._values = dict(values)
             for tag, sizes in self._residence.slab_bytes.items():
+                if tag == MAPPED:
+                    files = packed_weights(values, arrays, self._residence, self.device.facts.block)
+                    self._slabs[tag] = [self.allocator.wrap(file, tag, "loading weights") for file in files]
+                    continue
                 self._slabs[tag] = [self.allocator.allocate(size, tag, f"loading {tag}") for size in sizes]
                 for slab in self._slabs[tag]:
                     self.allocator.fill(slab)
             self._count()
             for name, value in values.items():
-                if value.parameter and value.parameter.derive:
-                    self.write(name, value.parameter.derive(arrays))
-                elif name in arrays:
-                    self.write(name, arrays[name])
+                array = public_array(value, arrays)
+                if array is not None and self._residence.places[name][0] != MAPPED:
+                    self.write(name, array)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,7 +105,10 @@ class Session:
     def write(self, name: str, array: Array) -> None:
         """Sets a persistent value from its public array."""
         value = self._values[name]
-        self.tensor(value).write(pack(to_storage(array, value), value.spec, self.device.facts.block), name)
+        tensor, at = self.tensor(value), 0
+        for part in pack_parts(to_storage(array, value), value.spec, self.device.facts.block):
+            tensor.part(at, part.nbytes, None).write(part, name)
+            at += part.nbytes
 
     def clear(self, tag: str) -> None:
         """Fills all persistent values of a tag with zeros."""
@@ -324,19 +335,3 @@ def checked(feeds: Mapping[str, Array], name: str, value: Value) -> Array:
     if array.dtype != value.spec.dtype:
         raise ArgumentError(f"input {name}: type {array.dtype} where {value.spec.dtype} is expected")
     return np.ascontiguousarray(array)
-
-
-def to_storage(array: Array, value: Value) -> Array:
-    """A public array in the shape of the value's spec."""
-    if value.parameter and value.parameter.swap:
-        array = swap_filter(np.asarray(array), value.spec.groups)
-    return np.asarray(array, value.spec.dtype).reshape(value.spec.shape)
-
-
-def from_storage(array: Array, value: Value) -> Array:
-    """The inverse of `to_storage`."""
-    if value.parameter is None:
-        return array
-    if value.parameter.swap:
-        array = swap_filter(array, value.spec.groups)
-    return array.reshape(value.parameter.public_shape)

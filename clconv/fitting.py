@@ -49,11 +49,9 @@ class Fitting:
             BudgetError: none fits; says what the smallest needs.
         """
         limit = self.facts.global_bytes if budget is None else budget
+        if (plan := self.whole(budget, exact=exact)) is not None:
+            return plan
         variants = range(1 if exact else len(self._make))
-        for variant in variants:
-            for mapped in self._mappings(variant):
-                if (plan := self._whole(variant, mapped)).peak_bytes <= limit:
-                    return plan
         smallest = self.smallest(exact=exact)
         if smallest.peak_bytes > limit:
             raise BudgetError(self._refusal(smallest, limit, budget is not None, exact, who))
@@ -62,6 +60,15 @@ class Fitting:
                 if (found := self._strips(variant, pick, limit)) is not None:
                     return found
         return smallest
+
+    def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
+        """The fastest plan without strips that fits, or None."""
+        limit = self.facts.global_bytes if budget is None else budget
+        for variant in range(1 if exact else len(self._make)):
+            for mapped in self._mappings(variant):
+                if (plan := self._whole(variant, mapped)).peak_bytes <= limit:
+                    return plan
+        return None
 
     def smallest(self, *, exact: bool = False) -> Plan:
         """The plan with the smallest peak that is known."""
@@ -134,4 +141,3 @@ class Fitting:
             f"more than the {limit} of {whose}; {format_bytes(fastest.peak_bytes)} for the fastest run. "
             "Nothing was allocated."
         )
-

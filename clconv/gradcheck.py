@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from . import passes
 from .autodiff import differentiate
 from .device import Device
-from .engine import Session, from_storage
+from .engine import Session
 from .errors import ArgumentError, ShapeError
+from .graph import from_storage
 from .nn.network import Entry, Network
 from .packing import Array
 from .plan import make_plan

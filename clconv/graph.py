@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .packing import Array
+import numpy as np
+
+from .packing import Array, swap_filter
 from .shapes import TensorSpec
 
 if TYPE_CHECKING:
@@ -168,3 +170,26 @@ def _replace(operand: Operand, old: Value, new: Operand) -> Operand:
             flat.extend(swapped if isinstance(swapped, tuple) else [swapped])  # type: ignore[list-item]
         return tuple(flat)
     return new if operand is old else operand
+
+
+def public_array(value: Value, arrays: Mapping[str, Array]) -> Array | None:
+    """The public array of a persistent value: computed from others, or given by name; None where there is none."""
+    if value.parameter and value.parameter.derive:
+        return value.parameter.derive(arrays)
+    return arrays.get(value.name)
+
+
+def to_storage(array: Array, value: Value) -> Array:
+    """A public array in the shape of the value's spec."""
+    if value.parameter and value.parameter.swap:
+        array = swap_filter(np.asarray(array), value.spec.groups)
+    return np.asarray(array, value.spec.dtype).reshape(value.spec.shape)
+
+
+def from_storage(array: Array, value: Value) -> Array:
+    """The inverse of `to_storage`."""
+    if value.parameter is None:
+        return array
+    if value.parameter.swap:
+        array = swap_filter(array, value.spec.groups)
+    return array.reshape(value.parameter.public_shape)

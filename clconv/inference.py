@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -10,7 +11,9 @@ from . import engine, passes, planner
 from .data import Loader
 from .device import Device
 from .engine import Session, Usage
-from .errors import ArgumentError, BudgetError, OutOfMemoryError, ShapeError
+from .errors import ArgumentError, BudgetError, ShapeError
+from .fitting import Fitting
+from .graph import Graph
 from .nn.network import Network
 from .packing import Array
 from .plan import Plan
@@ -29,81 +32,101 @@ class Inference:
     def __init__(self, network: Network, device: Device) -> None:
         self.network = network
         self.device = device
-        self._plans: dict[tuple[str, int, tuple[int, ...], bool], Plan] = {}
-        self._runs: dict[tuple[object, ...], tuple[int, Plan]] = {}
+        self._fittings: OrderedDict[tuple[object, ...], Fitting] = OrderedDict()
+        self._runs: OrderedDict[tuple[object, ...], tuple[int, Plan]] = OrderedDict()
         self._session: Session | None = None
         self._loaded: tuple[object, ...] = ()
         self._opened: Plan | None = None
 
-    def plan(self, what: str, batch: int, network: Network | None = None, budget: int | None = None) -> Plan:
-        """The plan for a batch; nothing is allocated.
+    def plan(
+        self, what: str, batch: int, network: Network | None = None, budget: int | None = None, *, exact: bool = False
+    ) -> Plan:
+        """The fastest plan for a batch that fits; nothing is allocated.
 
         Args:
-            network: the network for images of another size. budget: bytes that the plan should fit (default: the
-                device's memory); where the fastest does not, it is the one that takes least.
+            network: the network for images of another size. budget: bytes that it must fit (default: the device's
+                memory). exact: with the algorithms of the fastest plan, whatever the budget.
+
+        Raises:
+            BudgetError: not even the smallest fits; says what it needs.
         """
-        network = network or self.network
-        plan = self._cached(what, batch, network, fast=True)
-        if plan.peak_bytes <= _limit(plan, budget):
-            return plan
-        return self._cached(what, batch, network, fast=False)
+        return self._fitting(what, batch, network or self.network).plan(budget, exact=exact)
 
-    def _cached(self, what: str, batch: int, network: Network, *, fast: bool) -> Plan:
-        """`fast`: Winograd's method may be used, whose filters take four times the memory."""
-        key = (what, batch, network.input_shape, fast)
-        if key not in self._plans:
-            graph = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
-            passes.for_inference(graph, self.device.facts.block)
+    def _fitting(self, what: str, batch: int, network: Network, images: int = 0) -> Fitting:
+        """Plans for a batch; algorithms are chosen as for `images` (0: as many as are in it)."""
+        key = (what, batch, network.input_shape, images)
+
+        def graph(fast: bool) -> Graph:
+            made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
+            passes.for_inference(made, self.device.facts.block)
             if fast:
-                passes.use_winograd(graph, self.device.facts, train=False)
-            self._plans[key] = make_plan(graph, self.device.facts)
-            while len(self._plans) > engine.MAX_PLANS:
-                self._plans.pop(next(iter(self._plans)))
-        return self._plans[key]
+                passes.use_winograd(made, self.device.facts, train=False, images=images)
+            return made
 
-    def batch_size(
-        self, count: int, wanted: int | None, budget: int | None, what: str, network: Network | None = None
-    ) -> int:
-        """Images per run: equal shares of `count`, halved until the plan fits; `wanted` exactly if given.
+        if key not in self._fittings:
+            self._fittings[key] = Fitting([lambda: graph(True), lambda: graph(False)], self.device.facts)
+            while len(self._fittings) > engine.MAX_PLANS:
+                self._fittings.popitem(last=False)
+        self._fittings.move_to_end(key)
+        return self._fittings[key]
+
+    def runs(
+        self,
+        count: int,
+        wanted: int | None,
+        budget: int | None,
+        what: str,
+        network: Network | None = None,
+        *,
+        exact: bool = False,
+    ) -> tuple[int, Plan]:
+        """Images per run and the plan for so many: equal shares of `count`, at most `wanted`, fewer where memory asks.
+
+        Args:
+            exact: with the algorithms that the fastest plan has for `wanted` images: the same bits at every budget.
 
         Raises:
             BudgetError: not even one image fits.
         """
         if wanted is not None and wanted < 1:
             raise ArgumentError(f"batch_size {wanted} is not a number of images from 1 on")
-        if self.network.fixed_batch is not None:
-            return self.network.fixed_batch
-        most = wanted or DEFAULT_BATCH
-        while True:
-            runs = -(-count // most)
-            batch = -(-count // runs)
-            try:
-                check_budget(self.plan(what, batch, network, budget), budget, "net")
-                return batch
-            except OutOfMemoryError:
-                if batch == 1 or wanted is not None:
-                    raise
-                most = batch // 2
-
-    def runs(self, count: int, wanted: int | None, budget: int | None, network: Network) -> tuple[int, Plan]:
-        """Images per run (see `batch_size`) and the plan for so many, remembered for the last few questions."""
-        key = (count, wanted, budget, network.input_shape)
+        network = network or self.network
+        key = (count, wanted, budget, what, network.input_shape, exact)
         if key not in self._runs:
-            batch = self.batch_size(count, wanted, budget, OUTPUT, network)
-            self._runs[key] = batch, self.plan(OUTPUT, batch, network, budget)
+            self._runs[key] = self._search(count, wanted or DEFAULT_BATCH, budget, what, network, exact)
             while len(self._runs) > engine.MAX_PLANS:
-                self._runs.pop(next(iter(self._runs)))
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(key)
         return self._runs[key]
+
+    def _search(
+        self, count: int, most: int, budget: int | None, what: str, network: Network, exact: bool
+    ) -> tuple[int, Plan]:
+        if self.network.fixed_batch is not None:
+            batch = self.network.fixed_batch
+            return batch, self._fitting(what, batch, network).plan(budget, exact=exact)
+        images = equal_share(count, most) if exact else 0
+        while True:
+            batch = equal_share(count, most)
+            fitting = self._fitting(what, batch, network, images)
+            if batch == 1:
+                return 1, fitting.plan(budget, exact=exact)
+            # A smaller batch costs less time than strips.
+            found = fitting.whole(budget, exact=exact)
+            if found is not None:
+                return batch, found
+            most = batch // 2
 
     def open(self, plan: Plan, arrays: Mapping[str, Array], budget: int | None) -> Session:
         """A session with the weights that the plan reads; the one at hand where it serves."""
         if self._session is not None and plan is self._opened and self._session.allocator.budget == budget:
             return self._session
-        held = tuple((name, value.spec) for name, value in plan.graph.persistent.items())
+        mapped = bool(plan.mapped_bytes)
+        held = (mapped, *((name, value.spec) for name, value in plan.graph.persistent.items()))
         if self._session is None or self._loaded != held or self._session.allocator.budget != budget:
             self.release()
             session = Session(self.device, budget)
-            session.load(plan.graph.persistent, arrays)
+            session.load(plan.graph.persistent, arrays, mapped=mapped)
             self._session, self._loaded = session, held
         self._opened = plan
         return self._session
@@ -118,6 +141,11 @@ class Inference:
         if self._session is not None:
             self._session.release()
         self._session, self._loaded, self._opened = None, (), None
+
+
+def equal_share(count: int, most: int) -> int:
+    """Images per run when `count` images go in as few runs as `most` allows, all of one size but for the last."""
+    return -(-count // -(-count // most))
 
 
 def check_budget(plan: Plan, budget: int | None, who: str) -> None:

@@ -276,6 +276,7 @@ class Net:
         mode: str = "test",
         memory: str | int | None = None,
         *,
+        exact: bool = False,
         loss: str = "softmax",
         optimizer: Optimizer | None = None,
         bn: str | None = None,
@@ -284,13 +285,14 @@ class Net:
 
         Args:
             batch: images. mode: "test" or "train" (one step with `loss` and `optimizer`).
-            memory: budget that it must fit, like "64MB". bn: see `fit`.
+            memory: budget that it must fit, like "64MB"; layers run in strips of rows, and weights stay in a mapped
+                file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only. bn: see `fit`.
 
         Returns:
             The plan. In training it may be that of a part of the batch; `told` says what was done so that it fits.
 
         Raises:
-            BudgetError: it needs more; the message says how much.
+            BudgetError: it needs more; the message says how much at least.
         """
         if mode not in ("test", "train"):
             raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
@@ -299,9 +301,7 @@ class Net:
         if mode == "train":
             trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9), bn=bn)
             return trainer.plan_within({"train": {batch}}, _budget(memory))[0]
-        plan = self._inference.plan(OUTPUT, batch, budget=_budget(memory))
-        check_budget(plan, _budget(memory), "plan")
-        return plan
+        return self._inference.plan(OUTPUT, batch, budget=_budget(memory), exact=exact)
 
     def predict(
         self,
@@ -309,6 +309,7 @@ class Net:
         *,
         batch_size: int | None = None,
         memory: str | int | None = None,
+        exact: bool = False,
         build_progress: BuildProgress | None = None,
     ) -> Any:
         """The network's output for any number of images, in test-time mode.
@@ -318,6 +319,7 @@ class Net:
                 network from an ONNX file takes what its file says, of any size where the file leaves it open.
             batch_size: images per run; left out, up to 32 and as many as the memory allows.
             memory: budget like "64MB"; default CLCONV_MEMORY.
+            exact: the algorithms of the fastest run whatever the budget, so that all budgets give the same bits.
             build_progress: called with (done, total) while kernels are built; default a line on a terminal.
 
         Returns:
@@ -332,7 +334,7 @@ class Net:
         x = images(self.network, self.normalization, x, "predict")
         network, budget = self.network.fitted(x.shape), _budget(memory)
         if len(x):
-            batch, plan = self._inference.runs(len(x), batch_size, budget, network)
+            batch, plan = self._inference.runs(len(x), batch_size, budget, OUTPUT, network, exact=exact)
             with self._lock:
                 if self._held is None:  # not by `self.network`, whose own size may be one that does not work
                     self._held = network.initial(self._seed)
@@ -358,8 +360,7 @@ class Net:
         self._check_open()
         dataset = labelled(self.network, x, y, loss, "evaluate")
         budget = _budget(memory)
-        batch = self._inference.batch_size(len(dataset), batch_size, budget, loss)
-        plan = self._inference.plan(loss, batch, budget=budget)
+        batch, plan = self._inference.runs(len(dataset), batch_size, budget, loss)
         loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
         with self._lock:
             session = self._open(plan, budget)

@@ -21,6 +21,7 @@ import numpy as np
 
 from . import passes
 from .device import Device, choose, devices
+from .engine import Session
 from .errors import ArgumentError, ClconvError, ModelFileError
 from .io.onnx_convert import Built, Converter, check_operators
 from .io.onnx_file import OnnxModel, onnx_package, parse_model
@@ -41,11 +42,11 @@ class _Prepared:
 
     def __init__(self, built: Built, device: Device, arrays: Mapping[str, Array]) -> None:
         self.built = built
-        self.session: engine.Session | None = None
+        self.session: Session | None = None
         if built.labels:
             passes.for_inference(built.graph, device.facts.block)
             self.plan = make_plan(built.graph, device.facts)
-            self.session = engine.Session(device)
+            self.session = Session(device)
             self.session.load(built.graph.persistent, arrays)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,21 @@ def pack(array: Array, spec: TensorSpec, block: int) -> Array:
         split = padded.reshape(pairs, 2, block, padded_c, r * s)
         return np.ascontiguousarray(split.transpose(4, 0, 3, 1, 2))
     return _pack_filter(array, spec, block)
+
+
+CHUNK_BYTES = 4 << 20  # of packed weights at a time, about
+
+
+def pack_parts(array: Array, spec: TensorSpec, block: int) -> Iterator[Array]:
+    """What `pack` gives in parts one behind the other: large weights never exist twice."""
+    k = spec.shape[0]
+    if spec.layout != "filter" or spec.groups > 1 or spec.nbytes(block) <= CHUNK_BYTES:
+        yield pack(array, spec, block)
+        return
+    step = max(1, CHUNK_BYTES * blocks(k, block) // spec.nbytes(block)) * block
+    for first in range(0, k, step):
+        part = array[first : first + step]
+        yield pack(part, TensorSpec((len(part), *spec.shape[1:]), spec.dtype, spec.layout), block)
 
 
 def unpack(stored: Array, spec: TensorSpec, block: int) -> Array:

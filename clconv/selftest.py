@@ -14,8 +14,8 @@ import numpy as np
 from . import passes
 from .autodiff import differentiate
 from .device import Device
-from .engine import Session, from_storage
-from .graph import Graph, Value
+from .engine import Session
+from .graph import Graph, Value, from_storage
 from .nn.base import LAYERS
 from .packing import Array
 from .plan import Plan, first, make_plan
@@ -139,7 +139,11 @@ def _check_guards(session: Session, plan: Plan) -> None:
     for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
         end = placement.offset + interval.nbytes
         if not (slabs[placement.slab][end - GUARD_BYTES : end] == POISON).all():
-            what = interval.values[0].name if interval.values else f"the workspace of {interval.step.node}"
+            what = (
+                interval.values[0].name
+                if interval.values
+                else f"the workspace of {interval.step and interval.step.node}"
+            )
             raise AssertionError(f"{what}: written to behind its end")
 
 

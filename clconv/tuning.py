@@ -53,9 +53,21 @@ class Row:
 # build_threads  programs that its compiler may build at once; 0: as many as there are processors
 # keeps_programs 1: its driver keeps compiled kernels on disk itself, and hands out a program's binary only after
 #                compiling all its kernels once more
+# maps_files     0: its driver copies host memory that a buffer is made of, even where both are one memory
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
 DEVICE_ROWS = (
-    Row({"block": 4, "rank": 50, "simulator": 0, "work_group": 64, "workers": 0, "build_threads": 0, "loop_limit": 0}),
+    Row(
+        {
+            "block": 4,
+            "rank": 50,
+            "simulator": 0,
+            "work_group": 64,
+            "workers": 0,
+            "build_threads": 0,
+            "loop_limit": 0,
+            "maps_files": 1,
+        }
+    ),
     Row({"keeps_programs": 0}),
     Row({"block": 8, "work_group": 1, "workers": 2}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
@@ -68,8 +80,8 @@ DEVICE_ROWS = (
     # Mesa ends every loop of a work-item for good after 65535 iterations (LP_MAX_TGSI_LOOP_ITERATIONS; seen in 22.3.6);
     # a margin is left for what its compiler makes of loops. Persistent work-items have no bound. Loops over register
     # tiles are written out (cl/common.h), which takes it seconds unless they are small.
-    Row({"rank": 90, "loop_limit": 65000, "workers": 0, "accumulators": 4}, device="llvmpipe"),
-    Row({"rank": 100, "simulator": 1, "build_threads": 1}, platform="oclgrind"),
+    Row({"rank": 90, "loop_limit": 65000, "maps_files": 0, "workers": 0, "accumulators": 4}, device="llvmpipe"),
+    Row({"rank": 100, "simulator": 1, "build_threads": 1, "maps_files": 0}, platform="oclgrind"),
 )
 
 # accumulators: vectors of one block that a work-item may hold as its register tile, by kind and block, unless a row

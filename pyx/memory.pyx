@@ -20,6 +20,7 @@ from . cimport opencl
 from .opencl cimport check, cl
 
 cdef size_t READ_WRITE = 1
+cdef size_t READ_ONLY = 1 << 2
 cdef size_t USE_HOST_POINTER = 1 << 3
 cdef size_t FINE_GRAINED = 1 << 10
 cdef int32_t OUT_OF_RESOURCES = -5
@@ -130,6 +131,30 @@ cdef class Allocator:
         self.by_tag[tag] = self.by_tag.get(tag, 0) + nbytes
         return slab
 
+    def wrap(self, content, str tag, str who="memory") -> Slab:
+        """A slab that is a mapped file: no memory of the device's, so not counted; kernels may only read it.
+
+        Args:
+            content: bytes from a page's start; kept alive with the slab.
+        """
+        cdef int32_t status = 0
+        cdef const uint8_t[::1] data = content
+        cdef Slab slab = Slab.__new__(Slab)
+        slab.host = NULL
+        slab.handle = cl.create_buffer(self.context, READ_ONLY | USE_HOST_POINTER, len(data), <void*>&data[0], &status)
+        if status != 0:
+            slab.handle = NULL
+            raise OutOfMemoryError(
+                f"{who}: {self.device.facts.name} refused to map {len(data)} bytes for {tag}: "
+                f"{status_name(status)} ({status})"
+            )
+        slab.nbytes = len(data)
+        slab.tag = tag
+        slab.allocator = self
+        slab.content = content
+        self.by_tag[tag] = self.by_tag.get(tag, 0) + slab.nbytes
+        return slab
+
     cdef int _free(self, Slab slab) except -1:
         if slab.host != NULL:
             cl.finish(self.queue)  # nothing keeps shared memory from being freed in use
@@ -137,7 +162,9 @@ cdef class Allocator:
         if slab.host != NULL:
             cl.unshare(self.context, slab.host)
         slab.handle, slab.host = NULL, NULL
-        self.live_bytes -= slab.nbytes
+        if slab.content is None:
+            self.live_bytes -= slab.nbytes
+        slab.content = None
         self.by_tag[slab.tag] -= slab.nbytes
         if not self.by_tag[slab.tag]:
             del self.by_tag[slab.tag]

@@ -30,6 +30,7 @@ FLOORS = [
     ["autodiff"],
     ["passes", "planner"],
     ["plan"],
+    ["mapped"],
     ["engine", "fitting", "limits"],
     ["nn"],
     ["data", "io"],

@@ -37,6 +37,7 @@ FACTS = DeviceFacts(
     workers=0,
     build_threads=1,
     loop_limit=0,
+    maps_files=True,
     max_alloc_bytes=2**31,
     global_bytes=2**35,
     local_bytes=2**15,

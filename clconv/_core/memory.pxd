@@ -6,6 +6,7 @@ cdef class Slab:
     cdef readonly size_t nbytes
     cdef readonly str tag
     cdef readonly object allocator
+    cdef object content
 
 cdef class Allocator:
     cdef cl_handle context

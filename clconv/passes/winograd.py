@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,12 +35,15 @@ LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost 
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
 
-def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None) -> None:
+def use_winograd(
+    graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None, images: int = 0
+) -> None:
     """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
 
     Args:
         train: filters are transformed in every run, just before each use; else once, when the weights are loaded.
         scratch: most bytes that it may take for one layer: workspace and, with `train`, transformed filters.
+        images: choose as for a batch of so many (0: as for the graph's own).
     """
     if not facts.workers:
         return
@@ -52,7 +56,7 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
             graph.nodes.append(node)
             continue
         found = _pads(node)
-        if found is None or not _pays(node, facts) or _taken(node, found, facts, train=train) > most:
+        if found is None or not _pays(node, facts, images) or _taken(node, found, facts, train=train) > most:
             graph.nodes.append(node)
             continue
         x, weight, bias = node.inputs[:3]
@@ -117,15 +121,16 @@ def _pads(node: Node) -> Pads | None:
     return pads if min(min(pads[0]), min(pads[1])) >= 0 else None
 
 
-def _pays(node: Node, facts: DeviceFacts) -> bool:
+def _pays(node: Node, facts: DeviceFacts, images: int) -> bool:
     """Whether the modelled time is enough below that of the direct method."""
     weight, y = node.inputs[1], node.outputs[0].spec
     assert isinstance(weight, Value)
     k, c = weight.spec.shape[:2]
     if min(k, c) < facts.block:
         return False
-    tiles = tile_count(y.shape)
-    direct = 2 * 9 * y.values * c
+    shape = (images or y.shape[0], *y.shape[1:])
+    tiles = tile_count(shape)
+    direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
     transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
     return bool(max(products, OPERATIONS_PER_BYTE * 36 * c * k * 4) + transforms < GAIN * direct)

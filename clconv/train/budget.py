@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..engine import Plan
+from ..plan import Plan
 from ..errors import OutOfMemoryError, ShapeError
 from ..planner.recompute import Search
 from .method import Method, StepPlans, normalises, together_bytes

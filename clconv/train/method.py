@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .. import passes
 from .._core.norm import BatchNormTrain
 from ..device import DeviceFacts
-from ..engine import Plan, make_plan
+from ..plan import Plan, make_plan
 from ..graph import Graph
 from ..nn.network import Network
 from ..planner import ALIGN, format_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._core.conv_winograd import WinogradConv2d, WinogradGradW
-from ..engine import Plan
+from ..plan import Plan
 from ..graph import Node, Value
 from ..passes.recompute import forward_count, lasting
 from ..planner.recompute import Chain
