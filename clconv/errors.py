@@ -100,7 +100,15 @@ class OutOfMemoryError(ClconvError, MemoryError):
 
 
 class BudgetError(OutOfMemoryError):
-    """The memory budget does not suffice; nothing was allocated."""
+    """The memory budget does not suffice; nothing was allocated.
+
+    Attributes:
+        needed_bytes: the smallest budget that would do, where it is known.
+    """
+
+    def __init__(self, message: str, needed_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
 
 
 # OpenCL 1.2 specification, table of error codes; -1001 is cl_khr_icd.

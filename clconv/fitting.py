@@ -54,7 +54,8 @@ class Fitting:
         variants = range(1 if exact else len(self._make))
         smallest = self.smallest(exact=exact)
         if smallest.peak_bytes > limit:
-            raise BudgetError(self._refusal(smallest, limit, budget is not None, exact, who))
+            message = self._refusal(smallest, limit, budget is not None, exact, who)
+            raise BudgetError(message, smallest.peak_bytes)
         for variant in variants:
             for pick in (first, least_workspace):
                 if (found := self._strips(variant, pick, limit)) is not None:

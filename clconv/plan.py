@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from . import planner
 from ._core.layer import Choice, Cost
+from ._core.layout import ShiftRows
 from .device import DeviceFacts
 from .errors import OutOfMemoryError
 from .graph import Graph, Node, Value
@@ -181,8 +182,8 @@ def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:
     """The choice of each node; of several strips that with the largest workspace."""
     found: dict[Node, Choice] = {}
     for step in schedule.steps:
-        if not step.outputs:
-            continue  # rows move
+        if isinstance(step.layer, ShiftRows):
+            continue
         known = found.setdefault(step.node, step.choice)
         if step.choice.workspace_bytes > known.workspace_bytes:
             found[step.node] = step.choice

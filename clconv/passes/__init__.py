@@ -24,16 +24,18 @@ __all__ = [
 ]
 
 
-def for_inference(graph: Graph, block: int, *, fold: bool = True) -> None:
+def for_inference(graph: Graph, block: int, *, fold: bool = True, sums: bool = True) -> None:
     """All passes of test-time mode, in order.
 
     Args:
         fold: batch normalisation may disappear into derived weights; not where training holds the weights.
+        sums: convolutions take in the sums behind them.
     """
     if fold:
         fold_batchnorm(graph)
     fuse_activations(graph)
-    fuse_sums(graph)
+    if sums:
+        fuse_sums(graph)
     read_pieces(graph, block)
     convert_layouts(graph)
     graph.prune()

@@ -1,0 +1,99 @@
+"""Inference inside a budget: the same bits at every budget, minima that are true, refusals that help."""
+
+import numpy as np
+import pytest
+
+import clconv as cc
+from clconv.errors import BudgetError
+from clconv.planner import ALIGN
+
+
+def chain():
+    """Convolutions of all kinds, pooling and normalisation: everything that runs in strips."""
+    return cc.Net(
+        [
+            cc.Conv(20, 3, pad=1), cc.ReLU(), cc.Conv(16, 3, pad=1), cc.ReLU(), cc.LRN(), cc.MaxPool(2),
+            cc.Conv(16, 3, pad=1, groups=16), cc.BatchNorm(), cc.Sigmoid(),
+            cc.Conv(40, 5, stride=2, pad=2, rounding="floor"), cc.ConvTranspose(17, 4, stride=2, pad=1), cc.Tanh(),
+            cc.AvgPool(3, stride=2, pad=1, count_pad=True, rounding="floor"), cc.Conv(24, 3, dilation=2, pad=2), cc.L2Pool(3, stride=2),
+            cc.FC(10),
+        ],
+        input_shape=(3, 52, 44), seed=1,
+    )  # fmt: skip
+
+
+def residual():
+    """Sums and branches that join again, at two scales."""
+    x = cc.Input(16, 40, 24)
+    a = cc.ReLU()(cc.Conv(32, 3, pad=1)(x))
+    b = cc.Conv(32, 3, pad=1)(cc.ReLU()(cc.Conv(32, 3, pad=1)(a)))
+    c = cc.ReLU()(cc.Add()(a, b))
+    d = cc.Conv(32, 3, stride=2, pad=1, rounding="floor")(c)
+    e = cc.Conv(32, 1, stride=2, rounding="floor")(c)
+    f = cc.ReLU()(cc.Add()(d, e))
+    up = cc.ConvTranspose(16, 2, stride=2)(f)
+    return cc.Net(cc.Conv(5, 3, pad=1)(cc.Concat()(up, c)), seed=2)
+
+
+NETS = {"chain": chain, "residual": residual}
+
+
+def open_net(name, device):
+    net = NETS[name]()
+    return cc.Net(net.network, device=device, weights=net.get_weights())
+
+
+def least(net, batch=1, exact=True):
+    with pytest.raises(BudgetError) as refusal:
+        net.plan(batch, memory=64, exact=exact)
+    return refusal.value.needed_bytes
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_budget_gives_the_same_bits(device, name):
+    net = open_net(name, device)
+    x = np.random.default_rng(0).standard_normal((3, *net.network.input_shape), np.float32)
+    expected, most = net.predict(x), net.plan(3).peak_bytes
+    low = least(net)
+    seen = set()
+    for budget in np.linspace(low, 1.2 * most, 6 if "llvmpipe" in device.facts.name else 14).astype(int):
+        np.testing.assert_array_equal(net.predict(x, memory=int(budget), exact=True), expected)
+        usage = net._test.usage
+        assert usage.planned_bytes == usage.measured_bytes <= budget
+        seen.add(net._test.usage.planned_bytes)
+    assert len(seen) > 3, "the budgets made a difference"
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("name", NETS)
+def test_the_announced_minimum_is_true(device, name, exact):
+    net = open_net(name, device)
+    x = np.random.default_rng(0).standard_normal((1, *net.network.input_shape), np.float32)
+    low = least(net, exact=exact)
+    np.testing.assert_allclose(net.predict(x, memory=low, exact=exact), net.predict(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(BudgetError, match=f"at least {low} bytes .* Nothing was allocated"):
+        net.plan(memory=low - ALIGN, exact=exact)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_strips_are_there_and_save_memory(device, name):
+    net = open_net(name, device)
+    plan = net.plan(memory=least(net), exact=True)
+    assert plan.segments
+    assert plan.arena_bytes < 0.7 * net.plan().arena_bytes
+    assert all(live >= 0 for live in plan.live_bytes)
+
+
+def test_weights_stay_in_a_file_where_the_device_can_read_it(device):
+    net = open_net("chain", device)
+    plan = net.plan(memory=net.plan().peak_bytes - 1)
+    assert bool(plan.mapped_bytes) == device.facts.maps_files
+    assert plan.mapped_bytes + plan.weight_bytes == net.plan().weight_bytes
+
+
+def test_a_batch_shrinks_until_it_fits(device):
+    net = open_net("chain", device)
+    x = np.random.default_rng(0).standard_normal((5, *net.network.input_shape), np.float32)
+    expected = net.predict(x)
+    for wanted in (None, 5):
+        np.testing.assert_array_equal(net.predict(x, batch_size=wanted, memory=least(net), exact=True), expected)
