@@ -15,7 +15,7 @@ from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Session, Usage
 from .errors import ArgumentError, StateError
-from .inference import OUTPUT, Inference, check_budget, evaluate_batches, run_batches
+from .inference import OUTPUT, Inference, evaluate_batches, run_batches
 from .inputs import images, labelled, network_of
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
 from .io.onnx_export import onnx_model
@@ -286,7 +286,8 @@ class Net:
         Args:
             batch: images. mode: "test" or "train" (one step with `loss` and `optimizer`).
             memory: budget that it must fit, like "64MB"; layers run in strips of rows, and weights stay in a mapped
-                file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only. bn: see `fit`.
+                file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only.
+            bn: see `fit`.
 
         Returns:
             The plan. In training it may be that of a part of the batch; `told` says what was done so that it fits.

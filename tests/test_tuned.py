@@ -15,9 +15,9 @@ import clconv as cc
 from clconv import tuned
 from clconv._core.layer import Choice
 from clconv.device import Device
-from clconv.plan import Plan
 from clconv.errors import ModelFileError
 from clconv.graph import Node
+from clconv.plan import Plan
 from clconv.tuned import Entry
 
 

@@ -35,9 +35,7 @@ LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost 
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
 
-def use_winograd(
-    graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None, images: int = 0
-) -> None:
+def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None, images: int = 0) -> None:
     """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..plan import Plan
 from ..errors import OutOfMemoryError, ShapeError
+from ..plan import Plan
 from ..planner.recompute import Search
 from .method import Method, StepPlans, normalises, together_bytes
 from .recompute import OPERATIONS_PER_BYTE, chain, modelled_cost

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from .. import passes
 from .._core.norm import BatchNormTrain
 from ..device import DeviceFacts
-from ..plan import Plan, make_plan
 from ..graph import Graph
 from ..nn.network import Network
+from ..plan import Plan, make_plan
 from ..planner import ALIGN, format_bytes
 from .optimizers import Optimizer
 from .step import evaluation_graph, training_graph

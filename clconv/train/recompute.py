@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .._core.conv_winograd import WinogradConv2d, WinogradGradW
-from ..plan import Plan
 from ..graph import Node, Value
 from ..passes.recompute import forward_count, lasting
+from ..plan import Plan
 from ..planner.recompute import Chain
 
 OPERATIONS_PER_BYTE = 10  # that a processor does in the time of moving one byte, about
@@ -46,7 +46,7 @@ def _gradient_bytes(plan: Plan, count: int, maker: dict[Value, int]) -> list[int
     produced = {value: step for step, node in enumerate(nodes) for value in node.outputs}
     for interval in plan.intervals:
         late = [produced[v] for v in interval.values if v in produced and v not in maker]
-        start = interval.start if interval.node is not None else min(late, default=None)
+        start = interval.start if interval.step is not None else min(late, default=None)
         if start is not None:
             changes[start] += interval.nbytes
             changes[min(interval.end, len(nodes)) + 1] -= interval.nbytes
