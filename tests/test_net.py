@@ -326,11 +326,7 @@ class TestMistakes:
             net.set_weights({"fc1.bias": np.zeros(5)})
         np.savez(tmp_path / "w.npz", other=np.zeros(3))
         with pytest.raises(
-<<<<<<< HEAD
             errors.ModelFileError, match=r"missing conv1.bias \(8,\), .*not in the network other \(3,\)"
-=======
-            errors.ModelFileError, match=r"conv1.bias \(8,\), .*not in the network other \(3,\)"
->>>>>>> 7251760 (Training and strips together)
         ):
             net.load_weights(tmp_path / "w.npz")
 
