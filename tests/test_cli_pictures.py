@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,8 @@ def test_standard_input(classifier: Path, inverts: Path, tmp_path: Path) -> None
 
 
 MISTAKES = {
-    "no model": (["{none}.onnx", "{a}"], 2, "none.onnx: there is no such file"),
+    "no model": (["{none}.onnx", "{a}"], 2, "none.onnx: there is no such file; MODEL is a file of clconv"),
+    "a network without weights": (["zoo:vgg16", "{a}"], 2, "zoo:vgg16: there is no such file; MODEL is"),
     "the model last": (["{a}", "{classifier}"], 2, "a picture, not a model; the model comes first"),
     "no picture": (["{classifier}"], 2, "Missing argument 'IMAGE...'"),
     "missing picture": (["{classifier}", "{none}.jpg"], 1, "none.jpg: there is no such file"),
@@ -197,6 +199,21 @@ def test_mistakes(
     result = run(*(each.format(**places) for each in arguments))
     assert (result.exit_code, message in result.output) == (code, True), result.output
     assert not (tmp_path / "x").exists()
+
+
+def test_odd_names(classifier: Path, inverts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in (b"caf\xe9.png", "[x] ünïcode.png".encode()):
+        (folder / os.fsdecode(name)).write_bytes(png(Image.new("RGB", (6, 4))))
+    result = run(classifier, folder, "--csv", "--top", "1")
+    assert result.exit_code == 0, result.output
+    assert "caf\ufffd.png" in result.stdout and "[x] ünïcode.png" in result.stdout
+    assert run(classifier, folder / "[x] ünïcode.png").exit_code == 0  # a name, not a pattern
+    assert run(inverts, folder, "--out", tmp_path / "out").exit_code == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    long = run(classifier, "a" * 300)
+    assert long.exit_code == 1 and "there is no such file" in long.stderr
 
 
 def test_another_size_where_the_weights_allow_it(inverts: Path, photos: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ..errors import ArgumentError, ClconvError, DataError, ModelFileError, Shap
 from ..io.pictures import mask_image, write_picture
 from ..net import Net
 from ..nn.network import Network
-from .sources import Source
+from .sources import Source, printable
 
 KINDS = ("classes", "image", "mask")
 ALIKE = 0.1  # how far a picture's proportions may be off those of the network's input
@@ -159,7 +159,7 @@ def finish(
             made, best = _drawn(picture, y, output, prepare), ()
         assert source.target is not None
         write_picture(source.target, made)
-        return Answer(source.name, best, str(source.target), made.size)
+        return Answer(source.name, best, printable(source.target), made.size)
     except ClconvError as error:
         return Answer(source.name, error=f"{source.name}: {error}")
 

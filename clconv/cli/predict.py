@@ -162,6 +162,8 @@ def predict(
 
 def _open(model: str, device: str | None) -> Net:
     path = Path(model)
+    if not os.path.exists(path):
+        raise ModelFileError(f"{model}: there is no such file; MODEL is a file of clconv train, or an ONNX file")
     if path.suffix.lower() not in (".safetensors", ".onnx") and path.is_file() and _is_picture(path):
         raise ModelFileError(f"{model}: a picture, not a model; the model comes first: clconv predict MODEL IMAGE...")
     return load(model, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -52,12 +53,12 @@ def expand(images: Sequence[str]) -> list[Source]:
         path = Path(each)
         if each == STANDARD_INPUT:
             found.append(Source("standard input", None, Path("stdin")))
-        elif path.is_dir():
+        elif os.path.isdir(path):  # pathlib's raises where a name is too long
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-            found += [Source(str(p), p, p.relative_to(path).with_suffix("")) for p in inside]
+            found += [Source(printable(p), p, p.relative_to(path).with_suffix("")) for p in inside]
             if not inside:
                 found.append(_named(each))  # is reported as what it is: no picture
-        elif not path.exists() and glob.has_magic(each):
+        elif not os.path.exists(path) and glob.has_magic(each):
             found += [_named(name) for name in sorted(glob.glob(each, recursive=True)) or [each]]
         else:
             found.append(_named(each))
@@ -66,7 +67,12 @@ def expand(images: Sequence[str]) -> list[Source]:
 
 def _named(name: str) -> Source:
     path = Path(name)
-    return Source(name, path, Path(path.stem or "picture"))
+    return Source(printable(path), path, Path(path.stem or "picture"))
+
+
+def printable(path: Path) -> str:
+    """The name; bytes in it that are no UTF-8, which no output would take, as replacement characters."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def read(source: Source) -> Image.Image:
@@ -77,12 +83,12 @@ def read(source: Source) -> Image.Image:
     """
     if source.path is None:
         return open_picture(io.BytesIO(_standard_input()), name=source.name)
-    if source.path.is_dir():
+    if os.path.isdir(source.path):
         raise DataError(f"{source.name}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
-    if not source.path.exists():
+    if not os.path.exists(source.path):
         what = "no file fits the pattern" if glob.has_magic(source.name) else "there is no such file"
         raise DataError(f"{source.name}: {what}")
-    return open_picture(source.path)
+    return open_picture(source.path, name=source.name)
 
 
 def _standard_input() -> bytes:
