@@ -4,12 +4,13 @@
 //   group_parts   mean and sum of squared deviations of PIXELS pixels of each channel   work-item: one chunk of a block
 //   group_total   mean and 1 / sqrt(var + eps) of each group, for all its channels      work-item: one group of an image
 //   group_apply   y                                                      work-item: RUN pixels of one channel block
+//   channel_norm  the same with mean and variance of all channels of each pixel         work-item: one pixel
 //
 // Tensors   x, y, weight, bias in channel blocks; parts [n][block][chunk][2][B], stats [n][block][2][B]
 // Launch    1-D, any work-group size; the guard is `items`
 // Order     chunks are joined one after the other (Chan et al., 1979), channel by channel
 // Tunables  PIXELS  of a chunk (default 256)
-// Aliasing  group_apply: y may be x
+// Aliasing  group_apply, channel_norm: y may be x
 
 #include "common.h"
 
@@ -75,5 +76,30 @@ __kernel void group_apply(TENSOR(const, x), TENSOR(const, weight), TENSOR(const,
     for (int i = 0; i < count; i++) {
         const VF normed = fma(BLOCKS_AT(const, x)[start + i] - mean, scale, shift);
         BLOCKS_AT(, y)[start + i] = keep_channels(activate(normed, kind, slope), block, channels);
+    }
+}
+
+__kernel void channel_norm(TENSOR(const, x), TENSOR(const, weight), TENSOR(const, bias), TENSOR(, y), int items,
+                           int channels, int plane, real eps)
+{
+    const int item = get_global_id(0); // [n][pixel]
+    if (item >= items)
+        return;
+    const int depth = BLOCKS(channels);
+    const size_t start = (size_t)(item / plane) * depth * plane + item % plane;
+    __global const VF *from = BLOCKS_AT(const, x) + start;
+    VF sums = 0, squares = 0;
+    for (int block = 0; block < depth; block++)
+        sums += from[(size_t)block * plane];
+    const real mean = sum_lanes(sums) / channels;
+    for (int block = 0; block < depth; block++) {
+        const VF apart = keep_channels(from[(size_t)block * plane] - mean, block, channels);
+        squares = fma(apart, apart, squares);
+    }
+    const real inverse = 1 / sqrt(sum_lanes(squares) / channels + eps);
+    for (int block = 0; block < depth; block++) {
+        const VF scaled = (from[(size_t)block * plane] - mean) * inverse * BLOCKS_AT(const, weight)[block];
+        BLOCKS_AT(, y)[start + (size_t)block * plane] =
+            keep_channels(scaled + BLOCKS_AT(const, bias)[block], block, channels);
     }
 }

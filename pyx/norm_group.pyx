@@ -1,4 +1,4 @@
-"""Normalisation by groups of channels of each image, in channel blocks."""
+"""Normalisation by groups of channels of each image, and by all channels of each pixel, in channel blocks."""
 
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
@@ -27,10 +27,7 @@ class GroupNorm(Layer):
         c = specs[0].shape[1]
         if c % self.groups:
             raise ShapeError(f"group norm: {c} channels in {self.groups} groups; it must be a multiple")
-        for spec in specs[1:]:
-            if spec.shape != (1, c, 1, 1):
-                raise ShapeError(f"group norm: the input {specs[0]} needs 1x{c}x1x1 values per channel, not {spec}")
-        return (TensorSpec(specs[0].shape),)
+        return (_checked("group norm", specs),)
 
     def choices(self, facts, specs, outs):
         return [Choice("chunks", (), sum(_sizes(specs[0], facts.block)))]
@@ -56,6 +53,33 @@ class GroupNorm(Layer):
         items = n * depth * runs
         args = [x, weight, bias, stats, outs[0], items, c, plane, run, runs, *self.activation_args()]
         _launch(rec, "group_apply", items, args, looped(run))
+
+
+class ChannelNorm(Layer):
+    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over the channels of one pixel. No gradient."""
+
+    inputs = ("x", "weight", "bias")
+    inplace = {"y": ("x",)}
+
+    def __init__(self, eps):
+        self.eps = float(eps)
+
+    def infer(self, specs):
+        return (_checked("channel norm", specs),)
+
+    def record(self, rec, ins, outs, work, choice):
+        n, c, h, w = ins[0].spec.shape
+        args = [*ins, outs[0], n * h * w, c, h * w, self.eps]
+        _launch(rec, "channel_norm", n * h * w, args, 3 * looped(blocks(c, rec.facts.block)))
+
+
+def _checked(who, specs):
+    """The spec of the first input; the others must have one value per channel."""
+    c = specs[0].shape[1]
+    for spec in specs[1:]:
+        if spec.shape != (1, c, 1, 1):
+            raise ShapeError(f"{who}: the input {specs[0]} needs 1x{c}x1x1 values per channel, not {spec}")
+    return TensorSpec(specs[0].shape)
 
 
 def _sizes(spec, block):

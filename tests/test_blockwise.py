@@ -12,7 +12,7 @@ from test_plain import EPS, Case, compute, verify
 from clconv import passes
 from clconv._core.blockwise import BinaryBlocks, ChannelShuffle, DepthToSpaceBlocks, PadChannels, Stored, UnaryBlocks
 from clconv._core.norm import LocalResponse, Response
-from clconv._core.norm_group import GroupNorm
+from clconv._core.norm_group import ChannelNorm, GroupNorm
 from clconv._core.plain_elementwise import BINARY, UNARY
 from clconv._core.plain_move import PadTo, Slice
 from clconv._core.plain_resize import Resize
@@ -64,6 +64,18 @@ def grouped(groups: int, x: tuple[int, ...]) -> Case:
                 ulps=64, absolute=2e-3)  # fmt: skip
 
 
+def normed_pixels(x: tuple[int, ...]) -> Case:
+    def expected(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        deviation = np.sqrt(x.var(1, keepdims=True) + np.float32(1e-3))
+        return (x - x.mean(1, keepdims=True)) / deviation * weight + bias
+
+    per_channel = (1, x[1], 1, 1)
+    layer = ChannelNorm(1e-3)
+    return Case(
+        f"channels of {x}", layer, [x, per_channel, per_channel], expected, low=7, high=9, ulps=64, absolute=2e-4
+    )
+
+
 def padded_channels(before: int, after: int, value: float = 0.0) -> Case:
     def expected(x: np.ndarray) -> np.ndarray:
         return reference.pad(x, (0, before, 0, 0), (0, after, 0, 0), "constant", value)
@@ -94,6 +106,7 @@ CASES = [
       for mode in ("DCR", "CRD") for c, r in ((12, 2), (36, 3), (80, 2), (144, 3))),
     *(grouped(groups, x) for groups, x in [
         (21, IMAGES), (7, IMAGES), (1, IMAGES), (21, (1, 21, 20, 40)), (4, (3, 16, 23, 45)), (5, (2, 5, 1, 1))]),
+    *(normed_pixels(x) for x in (IMAGES, (1, 64, 3, 3), (2, 3, 1, 7))),
     padded_channels(3, 2), padded_channels(0, 20, 1.5), padded_channels(-5, 0), padded_channels(-17, -1),
     stored(Slice((0, 0, 1, 4), (1, 1, 1, -2), (2, 21, 2, 2)), IMAGES, lambda x: x[:, :, 1:, 4:0:-2]),
     stored(PadTo((0, 0, 1, 2), (0, 0, 0, 3), "constant", 2.0), IMAGES,
@@ -169,6 +182,7 @@ def _chained(layers, arrays, device):
     (PadChannels(-1, -2), [(2, 3, 4, 5)], "-1 and -2 added to 3 channels leave none"),
     (GroupNorm(4, 1e-5), [(2, 6, 4, 5), (1, 6, 1, 1), (1, 6, 1, 1)], "6 channels in 4 groups"),
     (GroupNorm(3, 1e-5), [(2, 6, 4, 5), (1, 3, 1, 1), (1, 3, 1, 1)], "needs 1x6x1x1 values per channel, not 1x3x1x1"),
+    (ChannelNorm(1e-5), [(2, 6, 4, 5), (1, 6, 1, 1), (1, 1, 1, 1)], "channel norm: .* not 1x1x1x1"),
     (Stored(Slice((0, 1, 0, 0), (1, 1, 1, 1), (2, 2, 4, 5))), [(2, 3, 4, 5)], "images and channels must stay"),
 ])  # fmt: skip
 def test_refused(layer, shapes, message):

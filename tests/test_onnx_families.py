@@ -113,7 +113,6 @@ def test_other_windows_stay_as_they_are(kind, tmp_path, device):
 
 # Changes of layout that are left, by family: what has no form in channel blocks, and why.
 CONVERSIONS = {
-    "convnext": 13,  # layer normalisation and products over the last axis
     "yolo": 6,  # the heads end in rows of boxes
     "generator": 1,  # the input
     "adaptive": 1,  # pooling to 5x5 is written as slices and means

@@ -307,3 +307,17 @@ def test_norms_over_whole_maps(p, shape, tmp_path, device):
     expected = (np.abs(x.astype(np.float64)) ** p).sum(axes, keepdims=True) ** (1 / p)
     close(cc.load(path, device=device).predict(x), expected.astype(np.float32))
     close(runtime(path, x)[0], expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add", "Sub", "Div"])
+def test_arithmetic_per_channel_leaves_tails_zero(op, tmp_path, device):
+    """Channels that fill no block, behind what nothing folds into; the sum over channels sees what lies behind them."""
+    nodes = [
+        ("Conv", ["x", "w"], ["a"], {}),
+        ("Relu", ["a"], ["b"], {}),
+        (op, ["b", "f"], ["c"], {}),
+        ("Conv", ["c", "v"], ["y"], {}),
+    ]
+    arrays = {"w": floats(21, 3, 3, 3), "f": np.abs(floats(21, 1, 1)) + 0.5, "v": floats(4, 21, 1, 1)}
+    path, x = write(tmp_path / "m.onnx", nodes, arrays), floats(2, 3, 6, 5)
+    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .onnx_elementwise import combine, gated, unary
+from .onnx_elementwise import channel_norm, combine, gated, unary
 from .onnx_norm import normed_by_groups
 from .onnx_reduce import reduced
 from .onnx_shape import axis_of, reread
@@ -48,6 +48,10 @@ def layer_normalization(b: Builder, n: Op) -> list[Tensor | None]:
     """(x - mean) / deviation over the last axes, scaled and shifted element by element."""
     x = n.x()
     axes = tuple(range(axis_of(int(n.get("axis", -1)), len(x.shape)), len(x.shape)))
+    if len(axes) == 1 and len(n.node.outputs) == 1:
+        found = channel_norm(b, x, axes[0], float(n.get("epsilon", 1e-5)), n.x(1), n.optional(2))
+        if found is not None:
+            return [found]
     mean = reduced(b, "ReduceMean", x, axes, True)
     centred = combine(b, "Sub", x, mean)
     var = reduced(b, "ReduceMean", combine(b, "Mul", centred, centred), axes, True)

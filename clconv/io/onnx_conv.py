@@ -15,6 +15,7 @@ from .._core.window import Window
 from ..errors import ShapeError
 from ..graph import Value
 from ..shapes import TensorSpec
+from .onnx_move import channels_last
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported, known
 
@@ -304,6 +305,10 @@ def matmul(b: Builder, n: Op) -> Tensor:
     if isinstance(w, Host) and w.name in b.transposed and len(a.shape) >= 2:
         units, length = w.shape
         _check_length(a, length)
+        if (image := b.behind(a)) is not None:  # a product over channels that come last is a 1x1 convolution
+            weight = b.param(w, TensorSpec((units, length, 1, 1), layout="filter"))
+            y = b.add(Conv2d(Window((1, 1))), b.image(image), weight, None)
+            return channels_last(b, b.made(y, y.spec.shape, a))
         rows: Any = a.viewed((math.prod(a.shape[:-1]), length)) if isinstance(a, Device) else a
         return b.made(fully_connected(b, rows, w, units, None), (*a.shape[:-1], units), a)
     from .._core.plain_matmul import MatMulPlain

@@ -199,6 +199,7 @@ class Converter:
             if isinstance(tensor, Device):
                 labels[port.name] = "y" if i == 0 else f"y:{port.name}"
                 b.graph.outputs[labels[port.name]] = _computed(b, tensor.value)
+        b.graph.prune()  # what only led to a composition that is one operator must not keep others from fusing
         return Built(b.graph, outputs, labels)
 
 

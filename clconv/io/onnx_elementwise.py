@@ -14,7 +14,8 @@ from .._core.layer import ACTIVATIONS
 from .._core.norm import BatchNormInfer
 from ..packing import Array
 from ..shapes import TensorSpec
-from .onnx_match import gate_of, gelu_of, local_response
+from .onnx_match import centred_of, gate_of, gelu_of, local_response
+from .onnx_move import FROM_LAST, channels_last
 from .onnx_shape import reread
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported
@@ -32,6 +33,8 @@ def activation(b: Builder, x: Tensor, name: str, slope: float = 0.0) -> Tensor:
 
 def unary(b: Builder, x: Tensor, name: str, first: float = 0.0, second: float = 0.0) -> Tensor:
     """y = f(x; first, second) element by element."""
+    if (image := b.behind(x)) is not None:
+        return channels_last(b, unary(b, image, name, first, second))
     if isinstance(x, Device) and x.value.spec.layout == "block":
         from .._core.blockwise import UnaryBlocks
 
@@ -45,6 +48,8 @@ def unary(b: Builder, x: Tensor, name: str, first: float = 0.0, second: float = 
 
 def gated(b: Builder, x: Tensor, name: str) -> Tensor:
     """x times a gate: SiLU and hard swish in a convolution's epilogue where nothing asks for their gradient."""
+    if (image := b.behind(x)) is not None:
+        return channels_last(b, gated(b, image, name))
     if b.train or name not in ACTIVATIONS or not isinstance(x, Device) or x.value.spec.layout != "block":
         return unary(b, x, name, 1.0)
     return activation(b, x, name)
@@ -209,11 +214,37 @@ def composed(b: Builder, n: Op) -> Tensor | None:
     """The one operator that a composition which ends in this node is; None where it ends none."""
     a, w = n.x(0), n.x(1)
     if n.node.op == "Div":
-        return local_response(b, a, w) or _gated_by(b, n)
+        return local_response(b, a, w) or _normed_by_channels(b, n) or _gated_by(b, n)
     if n.node.op != "Mul":
         return None
     inner = gelu_of(b, n)
     return unary(b, inner, "gelu") if inner is not None else _gated_by(b, n)
+
+
+def _normed_by_channels(b: Builder, n: Op) -> Tensor | None:
+    found = centred_of(b, n)
+    if found is None:
+        return None
+    x, axes, eps = found
+    return channel_norm(b, x, axes[0], eps) if len(axes) == 1 else None
+
+
+def channel_norm(
+    b: Builder, x: Tensor, axis: int, eps: float, weight: Tensor | None = None, shift: Tensor | None = None
+) -> Tensor | None:
+    """(x - mean) / deviation over the channels of each pixel, where the images lie in channel blocks."""
+    image = b.behind(x) if axis == len(x.shape) - 1 else x if axis == 1 else None
+    if not isinstance(image, Device) or not image.blocked or not 3 <= len(image.shape) <= 4 or b.train:
+        return None
+    from .._core.norm_group import ChannelNorm
+
+    c = image.shape[1]
+    numbers = [weight or b.fold(np.ones(c, np.float32)), shift or b.fold(np.zeros(c, np.float32))]
+    if any(not isinstance(t, Host) or t.array.size != c for t in numbers):
+        return None
+    own = [b.param(t, TensorSpec((1, c, 1, 1))) for t in numbers if isinstance(t, Host)]
+    y = b.made(b.add(ChannelNorm(eps), b.image(image), *own), image.shape, image)
+    return y if image is x else channels_last(b, y)
 
 
 def _gated_by(b: Builder, n: Op) -> Tensor | None:
@@ -248,6 +279,9 @@ def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
     compute, name = BINARY[op]
     if isinstance(a, Host) and isinstance(w, Host):
         return b.fold(compute(a.array, w.array), a, w)
+    images = [_turned(b, t, max(len(a.shape), len(w.shape))) for t in (a, w)]
+    if any(b.behind(t) is not None for t in (a, w)) and images[0] is not None and images[1] is not None:
+        return channels_last(b, combine(b, op, images[0], images[1]))
     if op in ("Add", "Sub", "Mul", "Div"):
         found = _per_channel(b, op, a, w)
         if found is not None:
@@ -259,6 +293,14 @@ def combine(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor:
         raise Unsupported(f"{op} of values that are computed while the network runs is not supported")
     first, second = (w, a) if op in MIRRORED else (a, w)
     return of_two(b, name, first, second, np.bool_ if op in COMPARISONS else None)
+
+
+def _turned(b: Builder, x: Tensor, rank: int) -> Tensor | None:
+    """An operand (N, H, W, C), or what is broadcast to that, as (N, C, H, W), if it is known or lies so already."""
+    if isinstance(x, Host) and rank == 4:
+        array = x.array.reshape((1,) * (4 - len(x.shape)) + x.shape).transpose(FROM_LAST)
+        return b.fold(array, x)
+    return b.behind(x)
 
 
 def of_two(b: Builder, name: str, a: Tensor, w: Tensor, dtype: Any = None) -> Tensor:
@@ -293,12 +335,15 @@ def _per_channel(b: Builder, op: str, a: Tensor, w: Tensor) -> Tensor | None:
 
 
 def scale_shift(b: Builder, x: Device, scale: object, shift: object) -> Tensor:
-    """x * scale + shift with one number per channel, or one for all."""
+    """x * scale + shift with one number per channel, or one for all: a normalisation of mean 0, variance 0 and eps 1.
+
+    With variance 1 and eps 0 the factor would be infinite in channel tails, which hold zeros.
+    """
     value = b.image(x)
     c = value.spec.shape[1]
-    ones, zeros = np.ones(c, np.float32), np.zeros(c, np.float32)
     factors = [b.channels(np.broadcast_to(np.asarray(v, np.float32).reshape(-1), (c,))) for v in (scale, shift)]
-    y = b.add(BatchNormInfer(0.0), value, *factors, b.channels(zeros), b.channels(ones))
+    zeros = b.channels(np.zeros(c, np.float32))
+    y = b.add(BatchNormInfer(1.0), value, *factors, zeros, zeros)
     return b.made(y, x.shape, x)
 
 

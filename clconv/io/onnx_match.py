@@ -216,3 +216,25 @@ def _factors(b: Builder, n: Op, number: float) -> tuple[list[Device], float]:
             else:
                 factors.append(tensor)
     return factors, number
+
+
+# -------------------------------------------------------------------- normalisation over axes
+
+
+def centred_of(b: Builder, n: Op) -> tuple[Device, tuple[int, ...], float] | None:
+    """(x, axes, eps) where a quotient is (x - mean) / sqrt(mean of (x - mean)^2 + eps), means over `axes`."""
+    divisor = maker(b, n.inputs[1], "Sqrt")
+    added = with_number(maker(b, divisor.inputs[0], "Add")) if divisor else None
+    var = maker(b, added[0], "ReduceMean") if added else None
+    apart = squared(b, var.inputs[0]) if var else None
+    centre = maker(b, apart, "Sub")
+    mean = maker(b, centre.inputs[1], "ReduceMean") if centre else None
+    if not (added and var and centre and mean) or not same(apart, n.inputs[0]):
+        return None
+    x = centre.inputs[0]
+    rank = 0 if x is None else len(x.shape)
+    axes = [tuple(sorted(a % rank for a in op.ints("axes", 1) or ())) for op in (mean, var)]
+    kept = all(op.get("keepdims", 1) for op in (mean, var))
+    if not isinstance(x, Device) or not same(mean.inputs[0], x) or axes[0] != axes[1] or not axes[0] or not kept:
+        return None
+    return x, axes[0], added[1]

@@ -14,6 +14,8 @@ from .onnx_shape import axis_of, reread
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported
 
+TO_LAST, FROM_LAST = (0, 2, 3, 1), (0, 3, 1, 2)
+
 
 @operator("Transpose")
 def transpose(b: Builder, n: Op) -> Tensor:
@@ -34,6 +36,8 @@ def permuted(b: Builder, x: Tensor, perm: Sequence[int]) -> Tensor:
     moved = [i for i in perm if x.shape[i] != 1]
     if moved == sorted(moved):
         return x.viewed(shape)
+    if tuple(perm) == FROM_LAST and (image := b.behind(x)) is not None:
+        return image
     groups = _shuffled(x, perm)
     if groups is not None and isinstance(x, Device):
         from .._core.blockwise import ChannelShuffle
@@ -41,7 +45,15 @@ def permuted(b: Builder, x: Tensor, perm: Sequence[int]) -> Tensor:
         return b.made(b.add(ChannelShuffle(groups), x.value), shape, x)
     from .._core.plain_move import Permute
 
-    return b.made(b.add(Permute(perm), b.plain(x)), shape, x)
+    moved_to = b.made(b.add(Permute(perm), b.plain(x)), shape, x)
+    if tuple(perm) == TO_LAST and x.blocked and not b.train:
+        b.last[moved_to.value] = x
+    return moved_to
+
+
+def channels_last(b: Builder, image: Tensor) -> Tensor:
+    """Images as (N, H, W, C). Operators that stay in channel blocks read what is behind it; else it is made."""
+    return permuted(b, image, TO_LAST)
 
 
 def _shuffled(x: Tensor, perm: Sequence[int]) -> int | None:

@@ -186,6 +186,7 @@ class Builder:
         self.folded = 0  # elements of arrays made on the host
         self.born: dict[Value, str] = {}  # the first ONNX name of each value
         self.origin: dict[Value, Op] = {}  # the node that made it
+        self.last: dict[Value, Device] = {}  # row-major with channels last -> the same as images in channel blocks
 
     def add(self, layer: Any, *inputs: Operand) -> Value:
         """Adds an operator; returns its first output."""
@@ -212,6 +213,12 @@ class Builder:
         """Raises Unsupported where an array of `size` elements is more than the host should hold."""
         if self.folded + size > MAX_HOST_VALUES:
             raise Unsupported(f"it makes an array of {size} elements; {MAX_HOST_VALUES} are allowed in all")
+
+    def behind(self, tensor: Tensor) -> Device | None:
+        """The images in channel blocks that a tensor (N, H, W, C) is, with its axes in another order; else None."""
+        if not isinstance(tensor, Device) or tensor.shape != tensor.value.spec.shape:
+            return None
+        return self.last.get(tensor.value)
 
     # ---------------------------------------------------------------- operands
 
