@@ -21,11 +21,12 @@ from ._core.conv_winograd import WinogradConv2d
 from ._core.fc import FullyConnected
 from ._core.layer import Choice, Layer
 from .device import Device
-from .engine import Session, make_plan
+from .engine import Session
 from .errors import ClconvError
 from .graph import Graph, Operand, Parameter
 from .packing import Array, swap_filter
 from .passes.winograd import FILTER
+from .plan import make_plan
 from .selftest import EPS, run_guarded
 from .shapes import TensorSpec
 

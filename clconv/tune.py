@@ -19,11 +19,11 @@ from typing import Any
 from . import probe, tuned
 from ._core.layer import Choice
 from .device import Device
-from .engine import Plan
 from .errors import ClconvError
 from .graph import Operand
 from .inference import OUTPUT, Inference
 from .nn.network import Network
+from .plan import Plan
 from .shapes import TensorSpec
 from .train import SGD
 from .train.trainer import Trainer

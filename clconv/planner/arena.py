@@ -1,11 +1,12 @@
-"""Offsets in the arena: greedy by size over lifetimes (Pisarchyk and Lee, 2020)."""
+"""Offsets in the arena: greedy by size over lifetimes (Pisarchyk and Lee, 2020), or whatever order packs tightest."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import OutOfMemoryError
-from .lifetimes import Interval
+from .lifetimes import Interval, live_bytes
 
 ALIGN = 64  # bytes
 
@@ -31,16 +32,40 @@ class Arena:
         return sum(self.slab_bytes)
 
 
+# What is placed first: the largest; what is alive when most is; what is born first.
+ORDERS: tuple[Callable[[Interval, list[int]], tuple[int, ...]], ...] = (
+    lambda interval, live: (-interval.nbytes, interval.start),
+    lambda interval, live: (-max(max(live[a : b + 1]) for a, b in interval.lives), -interval.nbytes),
+    lambda interval, live: (interval.start, -interval.nbytes),
+    lambda interval, live: (interval.start - interval.end, -interval.nbytes),
+)
+
+
 def place(intervals: list[Interval], max_slab_bytes: int) -> Arena:
     """Offsets such that no two intervals that are alive together overlap; no slab passes `max_slab_bytes`.
 
-    The largest tensors are placed first, each into the tightest gap that holds it. One slab is the rule;
-    more are opened only where a single one would be larger than the device allows.
+    The largest tensors are placed first, each into the tightest gap that holds it; where that takes more than what is
+    alive at a time, other orders are tried. One slab is the rule; more are opened only where a single one would be
+    larger than the device allows.
 
     Raises:
         OutOfMemoryError: one tensor alone is larger than a slab may be.
     """
-    order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, intervals[i].start))
+    steps = max((interval.end for interval in intervals), default=0)
+    live = live_bytes(intervals, steps)
+    best: Arena | None = None
+    for key in ORDERS:
+        ranks = [key(interval, live) for interval in intervals]
+        arena = _in_order(intervals, sorted(range(len(intervals)), key=ranks.__getitem__), max_slab_bytes)
+        best = arena if best is None or arena.nbytes < best.nbytes else best
+        if best.nbytes <= max(live) + ALIGN:
+            break
+    assert best is not None
+    return best
+
+
+def _in_order(intervals: list[Interval], order: list[int], max_slab_bytes: int) -> Arena:
+    """The arena when intervals are placed in this order."""
     slabs: list[list[tuple[int, int, Interval]]] = [[]]
     placements: list[Placement] = [Placement(0, 0)] * len(intervals)
     for index in order:
@@ -65,7 +90,7 @@ def place(intervals: list[Interval], max_slab_bytes: int) -> Arena:
 
 def _gap(placed: list[tuple[int, int, Interval]], interval: Interval, size: int) -> int:
     """Offset of the tightest gap of at least `size` between tensors alive together with `interval`."""
-    busy = sorted((a, b) for a, b, other in placed if other.start <= interval.end and interval.start <= other.end)
+    busy = sorted((a, b) for a, b, other in placed if other.meets(interval))
     cursor, best, best_room = 0, -1, 0
     for start, end in busy:
         room = start - cursor

@@ -15,6 +15,7 @@ class Interval:
     """A piece of memory: alive from step `start` through step `end`, both included.
 
     `values` live in it one after the other (in-place layers); a workspace has none, but the `step` it serves.
+    `spans`: of what is dead in between (rows that no later strip needs), the steps (first, last) of each life.
     """
 
     start: int
@@ -22,6 +23,27 @@ class Interval:
     nbytes: int
     values: list[Value] = field(default_factory=list)
     step: Step | None = None
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def lives(self) -> list[tuple[int, int]]:
+        """The steps (first, last) of each life, in order."""
+        return self.spans or [(self.start, self.end)]
+
+    def meets(self, other: Interval) -> bool:
+        """Whether both are alive at some step."""
+        if other.start > self.end or self.start > other.end:
+            return False
+        if not self.spans and not other.spans:
+            return True
+        mine, theirs = iter(self.lives), iter(other.lives)
+        a, b = next(mine), next(theirs)
+        while a[0] > b[1] or b[0] > a[1]:
+            following = next(mine, None) if a[1] < b[0] else next(theirs, None)
+            if following is None:
+                return False
+            a, b = (following, b) if a[1] < b[0] else (a, following)
+        return True
 
 
 def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
@@ -48,6 +70,9 @@ def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
     for value in graph.inputs.values():
         open_interval(value, 0)
     for number, step in enumerate(schedule.steps):
+        for view in step.views:
+            if view.value in schedule.passing and view.value in home:
+                _extend(home[view.value].spans, number, starts=view in step.outputs)
         for view in step.outputs:
             value = view.value
             if value in home:
@@ -60,9 +85,19 @@ def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
                 home[value].values.append(value)
             else:
                 open_interval(value, number)
+                if value in schedule.passing:
+                    home[value].spans.append((number, number))
         if step.choice.workspace_bytes:
             intervals.append(Interval(number, number, step.choice.workspace_bytes, step=step))
     return intervals
+
+
+def _extend(spans: list[tuple[int, int]], number: int, *, starts: bool) -> None:
+    """Notes that a step touches what has these lives; `starts`: it writes anew."""
+    if starts:
+        spans.append((number, number))
+    else:
+        spans[-1] = (spans[-1][0], number)
 
 
 def _takeover(step: Step, value: Value, last: Mapping[Value, int], number: int, block: int) -> Value | None:
@@ -91,8 +126,9 @@ def live_bytes(intervals: list[Interval], steps: int) -> list[int]:
     """Bytes alive at each step."""
     changes = [0] * (steps + 2)
     for interval in intervals:
-        changes[interval.start] += interval.nbytes
-        changes[min(interval.end, steps) + 1] -= interval.nbytes
+        for first, last in interval.lives:
+            changes[first] += interval.nbytes
+            changes[min(last, steps) + 1] -= interval.nbytes
     live, total = [], 0
     for change in changes[: steps + 1]:
         total += change

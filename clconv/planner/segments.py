@@ -147,13 +147,20 @@ class Search:
             count = -(-height // segment.rows)
             numbers = sorted({*range(min(FIRST_STRIPS, count)), *range(max(count - LAST_STRIPS, 0), count)})
             strips = chain.strips(segment.rows, numbers)
-            total = self._crossing(*span) + max(self.workspace[segment.start : segment.stop])
-            for node in chain.nodes:
+            total = self._crossing(*span)
+            passing = list(self.workspace[segment.start : segment.stop])  # bytes at each node, for one strip
+            for place, node in enumerate(chain.nodes):
                 (value,) = node.outputs
-                if self._spans[value][1] < segment.stop:
-                    rows = max(strip.ends[value] - strip.kept[value] for strip in strips)
-                    total += value.spec.nbytes(self.block) // value.spec.shape[2] * rows
-            self._peaks[segment] = total
+                if self._spans[value][1] >= segment.stop:
+                    continue
+                rows = max(strip.ends[value] - strip.kept[value] for strip in strips)
+                size = value.spec.nbytes(self.block) // value.spec.shape[2] * rows
+                if all(strip.passes(value) for strip in strips):
+                    for reader in range(place, self._spans[value][1] - segment.start + 1):
+                        passing[reader] += size
+                else:
+                    total += size
+            self._peaks[segment] = total + max(passing)
         return self._peaks[segment]
 
 

@@ -60,10 +60,12 @@ class Schedule:
 
     Attributes:
         stored_rows: of values that are never stored whole, how many rows are at a time.
+        passing: those among them of which no strip keeps rows for the next.
     """
 
     steps: list[Step] = field(default_factory=list)
     stored_rows: dict[Value, int] = field(default_factory=dict)
+    passing: set[Value] = field(default_factory=set)
 
     def stored_spec(self, value: Value) -> TensorSpec:
         """The spec of what is stored of a value at a time."""
@@ -111,6 +113,8 @@ def _strips(found: Schedule, graph: Graph, segment: Segment, facts: DeviceFacts,
     inner = inner_values(graph, segment)
     for value in inner:
         found.stored_rows[value] = max(strip.ends[value] - strip.kept[value] for strip in strips)
+        if all(strip.passes(value) for strip in strips):
+            found.passing.add(value)
     base = dict.fromkeys(inner, 0)
     done = dict.fromkeys(graph.nodes[segment.start : segment.stop], 0)
     for strip in strips:

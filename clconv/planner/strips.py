@@ -24,11 +24,17 @@ class Strip:
     """The state of each value of a segment in one strip.
 
     Attributes:
-        ends: rows that are computed when the strip is done. kept: the first row that is still needed when it begins.
+        before, ends: rows that are computed when the strip begins, and when it is done.
+        kept: the first row that is still needed when it begins.
     """
 
+    before: dict[Value, int]
     ends: dict[Value, int]
     kept: dict[Value, int]
+
+    def passes(self, value: Value) -> bool:
+        """Whether no rows from before are needed."""
+        return self.kept[value] == self.before[value]
 
 
 def can_strip(node: Node) -> bool:
@@ -65,6 +71,8 @@ class Chain:
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
+        self._ends: dict[int, dict[Value, int]] = {}
+        self._needed: dict[tuple[Node, str, Rows], Rows] = {}
         self.heights = {node: heights(node) for node in nodes}
         self.readers: dict[Value, list[tuple[Node, str]]] = {node.outputs[0]: [] for node in nodes}
         for node in nodes:
@@ -75,12 +83,16 @@ class Chain:
 
     def needed(self, node: Node, name: str, rows: Rows) -> Rows:
         """Rows of an input that output rows read."""
-        _, needed = node.layer.strip(rows, self.heights[node])
-        return needed[name]
+        key = (node, name, rows)
+        if key not in self._needed:
+            self._needed[key] = node.layer.strip(rows, self.heights[node])[1][name]
+        return self._needed[key]
 
     def ends(self, last_end: int) -> dict[Value, int]:
         """Rows of each value that are computed when so many of the last one are."""
-        ends: dict[Value, int] = {}
+        if last_end in self._ends:
+            return self._ends[last_end]
+        ends = self._ends[last_end] = {}
         height = self.nodes[-1].outputs[0].spec.shape[2]
         for node in reversed(self.nodes):
             (value,) = node.outputs
@@ -115,7 +127,7 @@ class Chain:
         found = []
         for i in indices:
             before = self.ends(i * rows) if i else dict.fromkeys(self.readers, 0)
-            found.append(Strip(self.ends(min((i + 1) * rows, height)), self.kept(before)))
+            found.append(Strip(before, self.ends(min((i + 1) * rows, height)), self.kept(before)))
         return found
 
 
