@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .._core.layer import Cost
 from ..graph import Graph, Node, Value
-from .strips import Chain, Segment, can_strip
+from .strips import Chain, Rows, Segment, can_strip
 
 LONGEST = 40  # nodes of a segment
 # Prices in floating-point operations, of a processor's order: a launch, a byte moved.
@@ -51,6 +51,7 @@ class Search:
         self._spans = _spans(graph)
         self._peaks: dict[Segment, int] = {}
         self._chains: dict[tuple[int, int], Chain] = {}
+        self._needed: dict[tuple[Node, str, int, int], Rows] = {}
 
     def within(self, limit: int) -> Found | None:
         """The cheapest way with at most `limit` bytes alive at a time, or None."""
@@ -141,7 +142,7 @@ class Search:
         if segment not in self._peaks:
             span = (segment.start, segment.stop)
             if span not in self._chains:
-                self._chains[span] = Chain(self.graph.nodes[segment.start : segment.stop])
+                self._chains[span] = Chain(self.graph.nodes[segment.start : segment.stop], self._needed)
             chain = self._chains[span]
             height = chain.nodes[-1].outputs[0].spec.shape[2]
             count = -(-height // segment.rows)

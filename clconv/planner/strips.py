@@ -67,12 +67,16 @@ def inner_values(graph: Graph, segment: Segment) -> list[Value]:
 
 
 class Chain:
-    """The nodes of a segment with who reads whom, for questions about rows."""
+    """The nodes of a segment with who reads whom, for questions about rows.
 
-    def __init__(self, nodes: list[Node]) -> None:
+    Args:
+        known: answers that chains of the same nodes share.
+    """
+
+    def __init__(self, nodes: list[Node], known: dict[tuple[Node, str, int, int], Rows] | None = None) -> None:
         self.nodes = nodes
         self._ends: dict[int, dict[Value, int]] = {}
-        self._needed: dict[tuple[Node, str, Rows], Rows] = {}
+        self._needed = {} if known is None else known
         self.heights = {node: heights(node) for node in nodes}
         self.readers: dict[Value, list[tuple[Node, str]]] = {node.outputs[0]: [] for node in nodes}
         for node in nodes:
@@ -83,7 +87,7 @@ class Chain:
 
     def needed(self, node: Node, name: str, rows: Rows) -> Rows:
         """Rows of an input that output rows read."""
-        key = (node, name, rows)
+        key = (node, name, *rows)
         if key not in self._needed:
             self._needed[key] = node.layer.strip(rows, self.heights[node])[1][name]
         return self._needed[key]
