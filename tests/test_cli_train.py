@@ -122,7 +122,7 @@ def test_a_network_of_the_zoo_takes_size_and_classes_from_the_data(pictures: Pat
         ("INPUT 9x9x1 -> FC 3", [], "a network for INPUT 8x8x1 would fit"),
         ("INPUT 8x8x1 -> FC 4", [], "4 outputs but .* has 3 classes; a network that ends in FC 3"),
         ("INPUT 8x8x1 -> CONV 3x3x3", [], "not one score per class"),
-        (NET, ["--memory", "10KB"], "more than the budget of 10000"),
+        (NET, ["--memory", "10KB"], r"does not fit 10000 bytes .* at least \d+ "),
         (NET, ["--momentum", "0.5", "--optimizer", "adam"], "--momentum is for"),
         (NET, ["--resume"], "need --checkpoint FILE"),
         (NET, ["--jitter", "1,2"], "is not three numbers"),
