@@ -43,6 +43,7 @@ class Recipe:
             "images": len(loader.dataset),
             "shuffle": loader.shuffle,
             "augmentation": repr(loader.augmentation),
+            "bn": self.bn,
         }
         # A constant rate does not know the end of the run, so that such a run can be made longer.
         return described if type(self.schedule) is Constant else {**described, "epochs": self.epochs}

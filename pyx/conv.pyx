@@ -50,13 +50,14 @@ class Conv2d(Residual):
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
         found = {}
-        if "x" in wanted:
-            swapped = emit(FilterSwap(), values["w"])
-            found["x"] = emit(ConvTranspose2d(self.window, values["x"].spec.shape[2:]), grad, swapped, None)
+        # dw first: x, which may be computed again for it, need not be there beside dx; w may be stepped already then.
+        swapped = emit(FilterSwap(), values["w"]) if "x" in wanted else None
         if "w" in wanted:
             found["w"] = emit(ConvGradW(self.window, values["w"].spec), values["x"], grad)
         if "b" in wanted:
             found["b"] = emit(ChannelSum(), grad)
+        if "x" in wanted:
+            found["x"] = emit(ConvTranspose2d(self.window, values["x"].spec.shape[2:]), grad, swapped, None)
         return found
 
     def record(self, rec, ins, outs, work, choice):
@@ -138,12 +139,12 @@ class ConvTranspose2d(Layer):
         window = Window(
             self.window.kernel, self.window.stride, self.window.pads, self.window.dilation, rounding="floor"
         )
-        if "x" in wanted:
-            found["x"] = emit(Conv2d(window), grad, emit(FilterSwap(), values["w"]), None)
         if "w" in wanted:
             found["w"] = emit(FilterSwap(), emit(ConvGradW(window, swapped_spec), grad, values["x"]))
         if "b" in wanted:
             found["b"] = emit(ChannelSum(), grad)
+        if "x" in wanted:
+            found["x"] = emit(Conv2d(window), grad, emit(FilterSwap(), values["w"]), None)
         return found
 
     def record(self, rec, ins, outs, work, choice):

@@ -48,13 +48,13 @@ class DepthwiseConv2d(Layer):
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
         found = {}
-        if "x" in wanted:
-            transpose = DepthwiseTranspose2d(self.window, values["x"].spec.shape[2:])
-            found["x"] = emit(transpose, grad, values["w"], None)
         if "w" in wanted:
             found["w"] = emit(DepthwiseGradW(self.window, values["w"].spec), values["x"], grad)
         if "b" in wanted:
             found["b"] = emit(ChannelSum(), grad)
+        if "x" in wanted:
+            transpose = DepthwiseTranspose2d(self.window, values["x"].spec.shape[2:])
+            found["x"] = emit(transpose, grad, values["w"], None)
         return found
 
     def record(self, rec, ins, outs, work, choice):
@@ -98,12 +98,12 @@ class DepthwiseTranspose2d(Layer):
         given = self.window
         # Output padding can leave rows that no window reaches: floor drops them.
         window = Window(given.kernel, given.stride, given.pads, given.dilation, rounding="floor")
-        if "x" in wanted:
-            found["x"] = emit(DepthwiseConv2d(window), grad, values["w"], None)
         if "w" in wanted:
             found["w"] = emit(DepthwiseGradW(window, values["w"].spec), grad, values["x"])
         if "b" in wanted:
             found["b"] = emit(ChannelSum(), grad)
+        if "x" in wanted:
+            found["x"] = emit(DepthwiseConv2d(window), grad, values["w"], None)
         return found
 
     def record(self, rec, ins, outs, work, choice):

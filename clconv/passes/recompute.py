@@ -33,7 +33,8 @@ def crossing(nodes: Sequence[Node], cut: int) -> list[Value]:
 
 
 def recompute(graph: Graph, cuts: Sequence[int]) -> None:
-    """Keeps of the forward pass only what crosses one of the `cuts`, and all behind the last one.
+    """Keeps of the forward pass only what crosses one of the `cuts`, with the other outputs of the same nodes, and all
+    behind the last one.
 
     What gradients read besides is computed again, segment by segment between cuts, in front of the first node that
     needs it: by the same layers from the same values, so with the same bits. Statistics are not updated again.
@@ -47,7 +48,7 @@ def recompute(graph: Graph, cuts: Sequence[int]) -> None:
     forward, backward = graph.nodes[:count], graph.nodes[count:]
     kept = lasting(forward)
     for cut in cuts:
-        kept.update(crossing(forward, cut))
+        kept.update(v for value in crossing(forward, cut) if value.producer for v in value.producer.outputs)
     kept.update(value for node in forward[cuts[-1] :] for value in node.outputs)
     segment = {
         v: sum(cut <= i for cut in cuts) for i, node in enumerate(forward) for v in node.outputs if v not in kept

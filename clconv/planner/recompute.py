@@ -17,15 +17,19 @@ class Chain:
     """A training step as the search sees it; sizes in bytes, entry i for forward node i.
 
     Attributes:
-        kept: values made here that gradients read. gradient: the most that gradients and workspace take while the
-            gradients of this node are computed. cost: of running the node once more.
-        crossing: for each value that a later forward node reads: (maker, last reader, bytes).
-        needs: for each node, the makers of values that it reads. asked: whether gradients read what it makes.
-        free: nodes that need not run again for what gradients read of them.
+        kept: values made here that gradients read. passing: what this node reads and makes that gradients do not.
+        gradient: the most that gradients and workspace take while the gradients of this node are computed.
+        incoming: what they take before that.
+        cost: of running the node once more.
+        crossing: for each value that a later forward node reads: (maker, last reader, bytes that its maker is kept
+            with).
+        needs: for each node, the makers of values that it reads.
     """
 
     kept: Sequence[int]
+    passing: Sequence[int]
     gradient: Sequence[int]
+    incoming: Sequence[int]
     cost: Sequence[float]
     crossing: Sequence[tuple[int, int, int]]
     needs: Sequence[Sequence[int]]
@@ -58,12 +62,16 @@ class Search:
             if maker < b <= last:
                 crosses[maker] = crosses.get(maker, 0) + nbytes
         missing = {i for i in range(b) if chain.kept[i] and i not in crosses}
-        cost, added = 0.0, 0
+        cost, added, most = 0.0, 0, 0
         for a in range(b - 1, -1, -1):
             added += crosses.get(a, 0)
+            # The most that is alive while the segment runs again: what was made of it before, and what passes.
+            most += chain.kept[a]
             if a in missing:
                 cost += chain.cost[a]
                 missing.update(i for i in chain.needs[a] if i not in crosses)
+                most = max(most, chain.kept[a] + chain.passing[a])
+                self.peak[a][b] = max(self.peak[a][b], most + chain.incoming[b - 1])
             self.cost[a][b], self.added[a][b] = cost, added
 
     def cuts(self, limit: int) -> tuple[float, tuple[int, ...]] | None:

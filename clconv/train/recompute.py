@@ -30,30 +30,51 @@ def chain(plan: Plan) -> Chain:
     last: dict[Value, int] = {}
     for i, node in enumerate(forward):
         last.update((value, i) for value in node.reads if value in maker)
+    kept = [sum(v.spec.nbytes(block) for v in node.outputs if v in asked) for node in forward]
+    passing = [
+        sum(v.spec.nbytes(block) for v in {*node.outputs, *node.reads} if v in maker and v not in asked | always)
+        for node in forward
+    ]
+    gradient, incoming = _gradient_bytes(plan, count, maker)
     return Chain(
-        kept=[sum(v.spec.nbytes(block) for v in node.outputs if v in asked) for node in forward],
-        gradient=_gradient_bytes(plan, count, maker),
+        kept=kept,
+        passing=passing,
+        gradient=gradient,
+        incoming=incoming,
         cost=[modelled_cost(plan, node) for node in forward],
-        crossing=[(maker[v], end, v.spec.nbytes(block)) for v, end in last.items() if v not in always],
+        crossing=[
+            (maker[v], end, kept[maker[v]] + (0 if v in asked else v.spec.nbytes(block)))
+            for v, end in last.items()
+            if v not in always
+        ],
         needs=[sorted({maker[v] for v in node.reads if v in maker and v not in always}) for node in forward],
     )
 
 
-def _gradient_bytes(plan: Plan, count: int, maker: dict[Value, int]) -> list[int]:
-    """For each forward node the most bytes of gradients and workspace alive while its gradients are computed."""
+def _gradient_bytes(plan: Plan, count: int, maker: dict[Value, int]) -> tuple[list[int], list[int]]:
+    """For each forward node the most bytes of gradients and workspace alive while its gradients are computed, and
+    those alive before."""
     nodes = plan.graph.nodes
-    changes = [0] * (len(nodes) + 2)
+    opened, closed = [0] * (len(nodes) + 1), [0] * (len(nodes) + 2)
     produced = {value: step for step, node in enumerate(nodes) for value in node.outputs}
     for interval in plan.intervals:
         late = [produced[v] for v in interval.values if v in produced and v not in maker]
         start = interval.start if interval.step is not None else min(late, default=None)
         if start is not None:
-            changes[start] += interval.nbytes
-            changes[min(interval.end, len(nodes)) + 1] -= interval.nbytes
+            opened[start] += interval.nbytes
+            closed[min(interval.end, len(nodes)) + 1] += interval.nbytes
     home = {node.name: i for i, node in enumerate(nodes[:count])}
-    found, live, at = [0] * count, sum(changes[:count]), count - 1
+    most, before = [0] * count, [0] * count
+    live, at, asking = sum(opened[:count]) - sum(closed[:count]), count - 1, False
     for step in range(count, len(nodes)):
-        live += changes[step]
-        at = min(at, home.get(nodes[step].name, at))
-        found[at] = max(found[at], live)
-    return found
+        live -= closed[step]
+        reached = min(at, home.get(nodes[step].name, at))
+        if reached < at:
+            before[reached:at] = [live] * (at - reached)
+            at, asking = reached, False
+        asking = asking or any(value in maker for value in nodes[step].reads)
+        if not asking:  # sums of gradients come before anything is needed of the forward pass
+            before[at] = live + opened[step]
+        live += opened[step]
+        most[at] = max(most[at], live)
+    return most, before
