@@ -1,0 +1,48 @@
+"""The picture of a comparison: every engine's speed relative to the best of the others, one line per network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+COLOURS = {
+    "clconv": "#d1495b",
+    "onnxruntime": "#30638e",
+    "openvino": "#00798c",
+    "torch": "#edae49",
+    "torch channels-last": "#b5852b",
+}
+
+
+def draw(content: dict[str, Any], path: Path) -> None:
+    """Writes the picture, where Matplotlib is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    rows = [row for row in content["rows"] if row["engines"]]
+    names = list(dict.fromkeys(engine for row in rows for engine in row["engines"]))
+    height = 0.8 / max(1, len(names))
+    figure = Figure(figsize=(9, 1.6 + len(rows) * (0.25 + 0.17 * len(names))), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        peers = {name: each["ms"] for name, each in row["engines"].items() if name != "clconv"}
+        best = min((peers or {name: each["ms"] for name, each in row["engines"].items()}).values())
+        for i, name in enumerate(names):
+            if name not in row["engines"]:
+                continue
+            ms, at = row["engines"][name]["ms"], place + (i - (len(names) - 1) / 2) * height
+            axes.barh(at, best / ms, 0.9 * height, color=COLOURS[name], label=name if place == 0 else None)
+            axes.text(best / ms, at, f" {ms:.0f} ms" if ms >= 100 else f" {ms:.3g} ms", va="center", fontsize=7)
+    axes.axvline(1, color="#444444", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [f"{row['network']}, {row['batch']}" for row in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("speed, the best of the others = 1")
+    what = "training step" if content["what"] == "train" else "prediction"
+    device, machine = content["device"], content["machine"]
+    title = f"{what}, images per run after the network's name, {machine['threads']} threads, float32"
+    axes.set_title(f"{title}\n{machine['processor']}; clconv on {device['platform']} {device['driver']}", fontsize=9)
+    handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    axes.legend(handles.values(), handles.keys(), fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=130)
