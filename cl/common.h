@@ -147,8 +147,11 @@ static inline real max_lanes(VF v)
 #define SIGMOID 4
 static inline VF activate(VF x, int activation, float slope)
 {
+    if (activation <= 1) { // the usual ones share one instruction
+        const VF least = (VF)(activation ? 0.0f : -INFINITY);
+        return select(x, least, x < least);
+    }
     switch (activation) {
-    case 1: return select(x, (VF)(0), x < (VF)(0));
     case 2: return select(x, x * slope, x < (VF)(0));
     case 3: return select(select(x, (VF)(0), x < (VF)(0)), (VF)(6), x > (VF)(6));
     case 4: return (VF)(1) / ((VF)(1) + exp(-x));

@@ -6,7 +6,7 @@
 // Tensors   w filter blocks; u [36][ceil(K/2B)][C][2][B]; x, y channel blocks; bias [K/B][B];
 //           scratch: per work-item 36 * block_tiles * (C + KC*B) values, C padded to blocks
 // Launch    winograd_filter: one item per (output block, input channel). winograd_conv: `workers` persistent items;
-//           each takes blocks of block_tiles tiles (a multiple of WT) and a share of the output channels, transforms
+//           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
 //           the tiles into its scratch (which stays in the cache), multiplies 36 small matrices and transforms back.
 // Tunables  WT  tiles per register tile (default 14)   KC  output blocks between two transforms back, even (default 4)
 // Order     tiles lie on the grid of the whole image, each sum runs over c: same bits for every block size.
@@ -81,15 +81,18 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), pairs = (k_blocks + 1) / 2;
     __global VF *spectra = BLOCKS_AT(, scratch) + (size_t)worker * 36 * block_tiles * (c_blocks + KC);
     __global VF *products = spectra + (size_t)36 * block_tiles * c_blocks;
-    for (int work = worker; work < tile_blocks * shares; work += workers) {
+    const int works = tile_blocks * shares, last_work = (long)works * (worker + 1) / workers;
+    int transformed = -1;
+    for (int work = (long)works * worker / workers; work < last_work; work++) {
         const int t0 = work / shares * block_tiles, count = min(block_tiles, tiles - t0), share = work % shares;
-        for (int cb = 0; cb < c_blocks; cb++)
+        for (int cb = t0 == transformed ? c_blocks : 0; cb < c_blocks; cb++)
             for (int t = 0; t < count; t++) {
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                 const int row = tile / tiles_w % tiles_h * 4 - pad_top, col = tile % tiles_w * 4 - pad_left;
                 transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb), row, col, h_in, w_in,
                                      spectra + (size_t)cb * block_tiles + t, (size_t)c_blocks * block_tiles);
             }
+        transformed = t0;
         // Output blocks in shares of whole pairs, KC at a time.
         const int first = (long)pairs * share / shares * 2, last = (long)pairs * (share + 1) / shares * 2;
         for (int kb0 = first; kb0 < last; kb0 += KC) {
@@ -145,14 +148,14 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                         output_4(r[0], r[1], r[2], r[3], r[4], r[5], results, 1);
                         if (row + p < p_out) {
                             UNROLL for (int q = 0; q < 4; q++) {
-                                VF result = results[q] + offset;
-                                if (residual_buffer && col + q < q_out)
-                                    result += add[p * q_out + q];
-                                result = activate(result, activation, slope);
-                                if (activation == SIGMOID)
-                                    result = keep_channels(result, kb0 + j, k_total);
-                                if (col + q < q_out)
-                                    out[p * q_out + q] = result;
+                                if (col + q < q_out) {
+                                    VF result = results[q] + offset;
+                                    if (residual_buffer)
+                                        result += add[p * q_out + q];
+                                    result = activate(result, activation, slope);
+                                    out[p * q_out + q] =
+                                        activation == SIGMOID ? keep_channels(result, kb0 + j, k_total) : result;
+                                }
                             }
                         }
                     }

@@ -21,15 +21,19 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
                                         size_t stride)
 {
     VF half_way[36];
-    d += (long)row * w + col;
     if (row >= 0 && row + 6 <= h && col >= 0 && col + 6 <= w) {
+        d += row * w + col;
         UNROLL for (int j = 0; j < 6; j++)
             input_6(d[j], d[w + j], d[2 * w + j], d[3 * w + j], d[4 * w + j], d[5 * w + j], half_way + j, 6);
     } else {
-        for (int j = 0; j < 6; j++) {
+        // Loads are from the nearest pixel, then thrown away: branches would take longer.
+        UNROLL for (int j = 0; j < 6; j++) {
+            const int inside = min(max(col + j, 0), w - 1);
             VF v[6];
-            UNROLL for (int i = 0; i < 6; i++)
-                v[i] = row + i >= 0 && row + i < h && col + j >= 0 && col + j < w ? d[(long)i * w + j] : (VF)(0);
+            UNROLL for (int i = 0; i < 6; i++) {
+                const VF nearest = d[min(max(row + i, 0), h - 1) * w + inside];
+                v[i] = row + i >= 0 && row + i < h && inside == col + j ? nearest : (VF)(0);
+            }
             input_6(v[0], v[1], v[2], v[3], v[4], v[5], half_way + j, 6);
         }
     }

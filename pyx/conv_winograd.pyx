@@ -11,6 +11,7 @@ TILE = 4  # outputs per side of a tile
 POINTS = 36  # products per tile and pair of channels
 KC = 4  # output blocks between two transforms back
 GRADIENT_TB, GRADIENT_KG = 28, 4  # tiles and output blocks at a time, in the weight gradient
+EVEN = 0.05  # gain in evenness that is worth transforming a block again
 _WIDTHS = (14, 7, 8, 4, 2)  # of a register tile: few, each is a program
 
 
@@ -72,10 +73,8 @@ class WinogradConv2d(Residual):
             most = max(1, min(28, -(-tiles // width) * width) // width)
             modelled = 0
             for per_block in (width * count for count in range(most, 0, -1)):
-                tile_blocks = -(-tiles // per_block)
-                wanted = -(-4 * facts.compute_units // tile_blocks)  # so that all units have work to the end
-                for shares in dict.fromkeys((min(pairs, wanted), 1)):
-                    workers = min(tile_blocks * shares, facts.workers * facts.compute_units)
+                whole = 1, min(-(-tiles // per_block), facts.workers * facts.compute_units)
+                for shares, workers in dict.fromkeys((_split(tiles, per_block, pairs, facts), whole)):
                     scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
                     settings = (("WT", width), ("tiles", per_block), ("shares", shares), ("workers", workers))
                     priced = price, Choice("winograd 4x4", settings, scratch)
@@ -144,6 +143,25 @@ class WinogradGradW(WeightGradient):
         items = self.spec.elements(block) // block
         total, step_defines = self.result(ins, outs)
         launch_sum(rec, parts, total, items, chunks, step_defines)
+
+
+def _split(tiles, per_block, pairs, facts):
+    """(shares of the output channels, work-items): the fewest shares that keep all units busy to the end.
+
+    Each work-item takes consecutive shares of blocks of tiles, as `winograd_conv` does, and transforms a block once.
+    """
+    best = (0, 1, 1)
+    for shares in range(1, pairs + 1):
+        costs = [min(per_block, tiles - first) for first in range(0, tiles, per_block) for _ in range(shares)]
+        workers = min(len(costs), facts.workers * facts.compute_units)
+        busy = [0] * facts.compute_units
+        for i in range(workers):
+            own = costs[len(costs) * i // workers : len(costs) * (i + 1) // workers]
+            busy[busy.index(min(busy))] += sum(own)
+        even = sum(costs) / (max(busy) * len(busy))
+        if even > best[0] + EVEN:
+            best = (even, shares, workers)
+    return best[1:]
 
 
 def tile_count(shape):

@@ -131,7 +131,7 @@ def _pays(node: Node, facts: DeviceFacts, images: int) -> bool:
     direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
     transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
-    return bool(max(products, OPERATIONS_PER_BYTE * 36 * c * k * 4) + transforms < GAIN * direct)
+    return bool(products + OPERATIONS_PER_BYTE * 36 * c * k * 4 + transforms < GAIN * direct)
 
 
 def _transformed(graph: Graph, weight: Value) -> Value:
