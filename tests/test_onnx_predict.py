@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from PIL import Image
 from test_onnx_network import runtime, write
 
 from clconv.cli import main
+from clconv.data import mnist
 
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+ort = pytest.importorskip("onnxruntime")
 RNG = np.random.default_rng(0)
 
 
@@ -235,3 +237,53 @@ def test_real_pictures_equal_those_of_onnx_runtime(data_folder, device, tmp_path
     found = np.asarray(Image.open(tmp_path / "mask" / "bird_segmentation.png"))
     assert (found == expected).mean() > 0.9995
     assert [each["index"] for each in json.loads(result.stdout)["images"][0]["classes"][:2]] == [0, 3]
+
+
+def digits(folder, data_folder):
+    """The first twenty of MNIST's test set as pictures."""
+    for i, pixels in enumerate(mnist(data_folder / "mnist", train=False).images(np.arange(20))):
+        Image.fromarray(pixels[:, :, 0]).save(folder / f"{i:03}.png")
+
+
+def objects(folder, data_folder):
+    """The first two pictures of each class of CIFAR-10's test set, JPEG files."""
+    with zipfile.ZipFile(data_folder / "cifar10" / "cifar10_jpeg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if "/test/" in name and name.endswith(".jpg"))
+        for kind in sorted({name.split("/")[-2] for name in names}):
+            for name in [each for each in names if each.split("/")[-2] == kind][:2]:
+                (folder / f"{kind}-{name.split('/')[-1]}").write_bytes(archive.read(name))
+
+
+def imagenet(x):
+    return (x / 255 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+
+
+SMALL = {
+    "mnist_cntk_opset8": (digits, "L", lambda x: x / 255, ["--preprocess", "unit"]),
+    "cifar10_resnet20_akamaster": (objects, "RGB", imagenet, ["--preprocess", "imagenet"]),
+}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", SMALL)
+def test_small_real_classifiers_answer_as_onnx_runtime(name, data_folder, device, tmp_path):
+    """Scores that are no shares in the file become some; one file insists on batches of one."""
+    if device.facts.loop_limit:
+        pytest.skip("this driver cuts long loops short, so layers of real networks are refused there")
+    model, photos, _ = real(data_folder, name)
+    write_pictures, mode, prepare, options = SMALL[name]
+    write_pictures(tmp_path, photos.parent)
+    result = run(model, tmp_path, *options, "--json", "--device", device.key)
+    assert result.exit_code == 0, result.output
+    images = json.loads(result.stdout)["images"]
+    assert len(images) == 20
+    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (port,) = session.get_inputs()
+    for each in images:
+        pixels = np.asarray(Image.open(each["image"]).convert(mode), np.float32)
+        x = prepare(pixels.reshape(*pixels.shape[:2], -1)).transpose(2, 0, 1)[None].astype(np.float32)
+        scores = session.run(None, {port.name: x})[0][0].astype(np.float64)
+        expected = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        found = each["predictions"]
+        assert found[0]["index"] == expected.argmax()
+        np.testing.assert_allclose([f["probability"] for f in found], [expected[f["index"]] for f in found], atol=1e-3)
