@@ -61,17 +61,6 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
     }
 }
 
-// One dimension of A^T m: 6 values to 4.
-static inline void output_4(const VF m0, const VF m1, const VF m2, const VF m3, const VF m4, const VF m5,
-                            __private VF *o, int stride)
-{
-    const VF a = m1 + m2, b = m1 - m2, c = m3 + m4, d = m3 - m4;
-    o[0] = m0 + a + c;
-    o[stride] = fma((VF)(2), d, b);
-    o[2 * stride] = fma((VF)(4), c, a);
-    o[3 * stride] = fma((VF)(8), d, b) + m5;
-}
-
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
     PIECES_OF(x), TENSOR(const, u), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
     TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left,

@@ -1,4 +1,4 @@
-// winograd.h -- the input transform of Winograd's F(4x4, 3x3) and F(3x3, 4x4): both have the points 0, 1, -1, 2, -2, infinity.
+// winograd.h -- transforms of Winograd's F(4x4, 3x3); F(3x3, 4x4) shares the input's: points 0, 1, -1, 2, -2, infinity.
 
 #include "common.h"
 
@@ -44,4 +44,15 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
         UNROLL for (int j = 0; j < 6; j++)
             target[(size_t)(i * 6 + j) * stride] = out[j];
     }
+}
+
+// One dimension of A^T m: 6 values to 4.
+static inline void output_4(const VF m0, const VF m1, const VF m2, const VF m3, const VF m4, const VF m5,
+                            __private VF *o, int stride)
+{
+    const VF a = m1 + m2, b = m1 - m2, c = m3 + m4, d = m3 - m4;
+    o[0] = m0 + a + c;
+    o[stride] = fma((VF)(2), d, b);
+    o[2 * stride] = fma((VF)(4), c, a);
+    o[3 * stride] = fma((VF)(8), d, b) + m5;
 }

@@ -74,13 +74,15 @@ class Product:
     Attributes:
         batch, plane: images and outputs of each. width: columns of an image of outputs. k, c: output and input
             channels of a group. groups: as the layer's; blocks do not straddle them. taps: of the filter.
+        whole: no sum is cut into chunks.
     """
 
-    def __init__(self, batch, plane, width, k, c, groups, taps, block, linear=False, pointwise=False):
+    def __init__(self, batch, plane, width, k, c, groups, taps, block, linear=False, pointwise=False,
+                 whole=False):
         self.batch, self.plane, self.width, self.groups = batch, plane, width, groups
         self.taps, self.block, self.k = taps, block, k
         self.depth, self.group_blocks = blocks(c, block), blocks(k, block)
-        self.linear, self.pointwise = linear, pointwise
+        self.linear, self.pointwise, self.whole = linear, pointwise, whole
         self.reduction = c * taps
 
     @property
@@ -89,6 +91,8 @@ class Product:
 
         It depends neither on the tile nor on how many images, rows and output channels are computed at once.
         """
+        if self.whole:
+            return 1
         tiles = -(-self.width * self.width // 64)
         return max(1, min(_CHUNKS // tiles, self.reduction // _CHUNK))
 

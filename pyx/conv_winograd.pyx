@@ -3,6 +3,7 @@
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import launch_sum
+from clconv._core.conv_winograd_gemm import record_winograd, winograd_choices
 from clconv._core.layer import Choice, Cost, Layer, Residual, output_args, piece_args, residual_args
 from clconv._core.optimizer import WeightGradient
 from clconv._core.window import Window
@@ -63,6 +64,8 @@ class WinogradConv2d(Residual):
     def choices(self, facts, specs, outs):
         u, y = specs[1], outs[0]
         tiles = tile_count(y.shape)
+        if facts.kernels == "gpu":
+            return winograd_choices(facts, u, tiles)
         pairs = (blocks(u.shape[0], facts.block) + 1) // 2
         found, others = [], []
         for width in _WIDTHS:
@@ -87,6 +90,10 @@ class WinogradConv2d(Residual):
         return [choice for each in (found, others) for _, choice in sorted(each, key=lambda item: item[0])]
 
     def record(self, rec, ins, outs, work, choice):
+        if rec.facts.kernels == "gpu":
+            grid = [-(-extent // TILE) for extent in outs[0].spec.shape[2:]]
+            record_winograd(rec, ins, outs[0], work, choice, self.pads, grid, self.activation_args())
+            return
         x, u, b = ins[:3]
         tiles = dict(choice.tiles)
         whole = (x[0] if isinstance(x, tuple) else x).spec

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RUSTICL_ENABLE", "llvmpipe")  # read by Mesa when the loader first looks for drivers
 os.environ.setdefault("CLCONV_TUNING", "0")  # what somebody tuned here must not decide what is tested
@@ -60,6 +62,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def device(request: pytest.FixtureRequest) -> Device:
     """Each working device in turn."""
     return devices_module.open_device(request.param)
+
+
+def in_class(device: Device, kernels: str, monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Device:
+    """The device with kernels of a class, and with other facts."""
+    monkeypatch.setenv("CLCONV_KERNELS", kernels)
+    (info,) = (info for info in devices_module.devices(probe=False) if info.key == device.key)
+    assert info.facts.kernels == kernels
+    return Device(device.key, replace(info.facts, **facts), device.cl_device)
 
 
 @pytest.fixture(scope="session")

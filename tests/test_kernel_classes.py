@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import UNDER_OCLGRIND
+from conftest import UNDER_OCLGRIND, in_class
 
 from clconv import device as devices
 from clconv import reference
-from clconv.device import Device
 from clconv.reference import Case
 from clconv.selftest import compute, same_bits, verify
 
@@ -21,14 +20,6 @@ SPLIT = [
     Case("chunks of a row", "FC", {"units": 70}, ((3, 137, 3, 3),)),
     Case("chunks of pixels", "Conv", {"filters": 5, "kernel": 3, "pad": 1}, ((2, 6, 24, 33),)),
 ]
-
-
-def in_class(device: Device, kernels: str, monkeypatch: pytest.MonkeyPatch, **facts) -> Device:
-    """The device with kernels of a class, and with other facts."""
-    monkeypatch.setenv("CLCONV_KERNELS", kernels)
-    (info,) = (info for info in devices.devices(probe=False) if info.key == device.key)
-    assert info.facts.kernels == kernels
-    return Device(device.key, replace(info.facts, **facts), device.cl_device)
 
 
 @pytest.fixture(params=["local memory", "registers"])

@@ -1,7 +1,10 @@
 """Winograd's method against the float64 reference: its stated accuracy, forward and input gradient."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from conftest import in_class
 
 import clconv as cc
 from clconv import passes
@@ -33,6 +36,15 @@ def always(monkeypatch):
     monkeypatch.setattr(winograd, "_pays", lambda *_: True)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def either(request, device, monkeypatch):
+    """Each working device with kernels of each class, where the method has some."""
+    either = in_class(device, request.param, monkeypatch)
+    if not winograd.usable(either.facts):
+        pytest.skip("this device does not use the method")
+    return either
+
+
 def run(graph, device, values, pick=lambda choices: choices[0]):
     plan = make_plan(graph, device.facts, pick=pick)
     session = Session(device)
@@ -62,30 +74,48 @@ def methods(graph):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_forward(device, case):
-    if not device.facts.workers:
-        pytest.skip("this device does not use the method")
+def test_forward(either, case):
     values = case.values()
     values.inputs[0][:] = np.abs(values.inputs[0])  # what the ReLU passes on
     graph = Graph()
     _, x = blocked_input(graph, case)
     graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
-    passes.for_inference(graph, device.facts.block)
-    winograd.use_winograd(graph, device.facts, train=False)
+    passes.for_inference(graph, either.facts.block)
+    winograd.use_winograd(graph, either.facts, train=False)
     graph.prune()
     assert "WinogradConv2d" in methods(graph)
     arguments = (case.attrs, values.inputs, values.params, {})
     expected, _ = case.reference.forward(*arguments)
     size = case.reference.magnitude(*arguments)
-    outputs = [run(graph, device, values, pick)["y"] for pick in (lambda c: c[0], lambda c: c[-1])]
+    outputs = [run(graph, either, values, pick)["y"] for pick in (lambda c: c[0], lambda c: c[-1])]
     check(outputs[0], expected, size, case.reference.products(case.attrs, case.shapes))
     assert outputs[0].tobytes() == outputs[1].tobytes(), "the bits depend on the tile"
 
 
+def test_slices_of_tiles_change_no_bits(device, monkeypatch):
+    """A workspace for few tiles, used in turn, gives what one for all of them gives."""
+    gpu = in_class(device, "gpu", monkeypatch)
+    case = Case("slices", "Conv", dict(filters=8, kernel=3, pad=1), ((3, 8, 13, 10),))
+    values = case.values()
+    graph = Graph()
+    _, x = blocked_input(graph, case)
+    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
+    passes.for_inference(graph, gpu.facts.block)
+    winograd.use_winograd(graph, gpu.facts, train=False)
+    graph.prune()
+
+    def sliced(choices):
+        if not choices[0].name.startswith("winograd"):
+            return choices[0]
+        name, whole = choices[0].tiles[-1]
+        size = choices[0].workspace_bytes // whole
+        return replace(choices[0], tiles=(*choices[0].tiles[:-1], (name, 10)), workspace_bytes=10 * size)
+
+    assert run(graph, gpu, values, sliced)["y"].tobytes() == run(graph, gpu, values)["y"].tobytes()
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_input_gradient(device, case):
-    if not device.facts.workers:
-        pytest.skip("this device does not use the method")
+def test_input_gradient(either, case):
     values = case.values()
     graph = Graph()
     x = graph.input("x", TensorSpec(case.shapes[0], layout="plain"))
@@ -94,7 +124,7 @@ def test_input_gradient(device, case):
     half = cc.ReLU().apply(graph, "relu", dy, train=True)
     graph.outputs["dx"] = differentiate(graph, {y: half}, [x])[x]
     passes.convert_layouts(graph)
-    winograd.use_winograd(graph, device.facts, train=True)
+    winograd.use_winograd(graph, either.facts, train=True)
     graph.prune()
     assert "WinogradConv2d" in methods(graph) and "WinogradFilter" in methods(graph)
     values.dy[:] = np.abs(values.dy)
@@ -102,7 +132,7 @@ def test_input_gradient(device, case):
     (expected,), _ = case.reference.gradient(*arguments)
     (size,), _ = case.reference.gradient_magnitude(*arguments)
     products = case.reference.gradient_products(case.attrs, case.shapes)[0][0]
-    check(run(graph, device, values)["dx"], expected, size, products)
+    check(run(graph, either, values)["dx"], expected, size, products)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

@@ -34,6 +34,7 @@ class Product:
         block: Any,
         linear: Any = ...,
         pointwise: Any = ...,
+        whole: Any = ...,
     ) -> None: ...
     @property
     def chunks(self) -> int: ...

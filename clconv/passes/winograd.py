@@ -30,7 +30,8 @@ FILTER = np.array(
 # Operations that a processor does in the time of moving one byte, about; and those of the transforms, per value
 # of a tile's input or output.
 OPERATIONS_PER_BYTE = 10
-OPERATIONS_PER_TRANSFORM = 24
+OPERATIONS_PER_TRANSFORM = {"cpu": 24, "gpu": 100}  # on GPUs they go through memory, or its cache
+LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost more than the products
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
@@ -43,14 +44,15 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
         scratch: most bytes that it may take for one layer: workspace and, with `train`, transformed filters.
         images: choose as for a batch of so many (0: as for the graph's own).
     """
-    if not facts.workers:
+    if not usable(facts):
         return
     most = float("inf") if scratch is None else scratch
     nodes, graph.nodes = graph.nodes, []
     transformed: dict[tuple[Value, bool], Value] = {}
     for node in nodes:
         if isinstance(node.layer, ConvGradW):
-            _replace_gradient(node, facts, most)
+            if facts.kernels == "cpu":
+                _replace_gradient(node, facts, most)
             graph.nodes.append(node)
             continue
         found = _pads(node)
@@ -69,6 +71,11 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
         node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
         graph.nodes.append(node)
     graph.prune()
+
+
+def usable(facts: DeviceFacts) -> bool:
+    """Whether the device can run the method."""
+    return bool(facts.workers) if facts.kernels == "cpu" else facts.max_work_group >= LEAST_GROUP
 
 
 def _taken(node: Node, pads: Pads, facts: DeviceFacts, *, train: bool) -> int:
@@ -130,7 +137,7 @@ def _pays(node: Node, facts: DeviceFacts, images: int) -> bool:
     tiles = tile_count(shape)
     direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
-    transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
+    transforms = OPERATIONS_PER_TRANSFORM[facts.kernels] * 36 * tiles * (c + k)
     return bool(products + OPERATIONS_PER_BYTE * 36 * c * k * 4 + transforms < GAIN * direct)
 
 

@@ -1,0 +1,6 @@
+from typing import Any
+
+def winograd_choices(facts: Any, u: Any, tiles: Any) -> list[Any]: ...
+def record_winograd(
+    rec: Any, ins: Any, y: Any, work: Any, choice: Any, pads: Any, grid: Any, activation: Any
+) -> None: ...
