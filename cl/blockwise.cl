@@ -4,7 +4,7 @@
 //   binary_blocks   y = f(a, b), strided; a stride of 0 repeats                 work-item: RUN pixels of a row of one block
 //   between_depth   y(n, c, s h + i, s w + j) = x(n, channel, h, w), channel =
 //                   c % groups * far + c / groups * near + (s i + j) * step - before; `fill` where x has no such
-//                   channel                                                     work-item: one VF of y
+//                   channel                         work-item: RUN pixels of a row of x for one block of y, i and j
 //
 // Tensors   channel blocks; channel tails of y are zeroed. a and b have strides in VF along images, blocks, rows and
 //           pixels; with `single` set they have one channel, which all share
@@ -51,21 +51,36 @@ __kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int
 }
 
 __kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int channels, int height, int width,
-                            int size, int groups, int far, int near, int step, int before, real fill)
+                            int run, int runs, int size, int groups, int far, int near, int step, int before, real fill)
 {
-    const int item = get_global_id(0); // [n][block][row of y][pixel of y]
+    const int item = get_global_id(0); // [n][block][h][i][j][run]
     if (item >= items)
         return;
-    const int q = item % (width * size), p = item / (width * size) % (height * size);
-    const int rest = item / (width * size) / (height * size), block = rest % BLOCKS(channels), n = rest / BLOCKS(channels);
-    const int inside = (p % size * size + q % size) * step, pixel = p / size * width + q / size, plane = height * width;
-    __global const real *image = AT(x) + (size_t)n * BLOCKS(x_channels) * plane * B;
-    Lanes lanes = {.vector = (VF)(0)};
-    for (int i = 0; i < B; i++) {
-        const int c = block * B + i, channel = c % groups * far + c / groups * near + inside - before;
-        const int there = channel >= 0 && channel < x_channels;
-        if (c < channels)
-            lanes.lane[i] = there ? image[((size_t)(channel / B) * plane + pixel) * B + channel % B] : fill;
+    const int w = item % runs * run, count = min(run, width - w), j = item / runs % size, i = item / runs / size % size;
+    const int line = item / runs / size / size, h = line % height, block = line / height % BLOCKS(channels);
+    const size_t n = line / height / BLOCKS(channels);
+    __global const real *pixels = AT(x) + (n * BLOCKS(x_channels) * height + h) * width * B + w * B;
+    __global VF *to = BLOCKS_AT(, y) + ((size_t)(line - h) * size + h * size + i) * size * width + w * size + j;
+    const int first = block * B, inside = (i * size + j) * step - before;
+    int from[B]; // where the values of each lane begin; -1: nowhere
+    int whole = 1;
+    for (int lane = 0; lane < B; lane++) {
+        const int c = first + lane, channel = c % groups * far + c / groups * near + inside;
+        const int there = c < channels && channel >= 0 && channel < x_channels;
+        from[lane] = there ? channel / B * height * width * B + channel % B : -1;
+        whole &= there && from[lane] == from[0] + lane;
     }
-    BLOCKS_AT(, y)[item] = lanes.vector;
+    if (whole) {
+        for (int k = 0; k < count; k++)
+            to[k * size] = VLOAD(pixels + from[0] + k * B);
+        return;
+    }
+    const VF empty = keep_channels((VF)(fill), block, channels);
+    for (int k = 0; k < count; k++) {
+        Lanes lanes = {.vector = empty};
+        for (int lane = 0; lane < B; lane++)
+            if (from[lane] >= 0)
+                lanes.lane[lane] = pixels[from[lane] + k * B];
+        to[k * size] = lanes.vector;
+    }
 }

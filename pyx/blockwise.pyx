@@ -116,10 +116,15 @@ class PadChannels(Layer):
 
 
 def _launch_between(rec, x, y, size, groups, far, near, step, before=0, fill=0.0):
-    _, x_channels, h, w = x.spec.shape
-    items = y.spec.elements(rec.facts.block) // rec.facts.block
-    args = [x, y, items, x_channels, y.spec.shape[1], h, w, size, groups, far, near, step, before, fill]
-    rec.launch("blockwise.cl", "between_depth", (items,), args, iterations=looped(rec.facts.block))
+    n, x_channels, h, w = x.spec.shape
+    channels, block = y.spec.shape[1], rec.facts.block
+    if size == 1:  # rows follow each other in both
+        h, w = 1, h * w
+    run, runs = run_length(rec.facts, w)
+    items = n * blocks(channels, block) * h * size * size * runs
+    args = [x, y, items, x_channels, channels, h, w, run, runs, size, groups, far, near, step, before, fill]
+    loops = looped(block) + looped(run, looped(block))
+    rec.launch("blockwise.cl", "between_depth", (items,), args, iterations=loops)
 
 
 # ------------------------------------------------------------------------ row-major operators on the stored form

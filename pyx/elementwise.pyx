@@ -3,7 +3,8 @@
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
-from clconv._core.layer import Layer, plane_of, same_shape
+from clconv._core.layer import Layer, looped, plane_of, same_shape
+from clconv._core.plain_index import run_length
 
 
 class Add(Layer):
@@ -96,6 +97,9 @@ def _copy_channels(rec, source, target, first, at, count, tail):
     n, c, h, w = source.spec.shape
     to = target.spec.shape[1]
     written = blocks(at + count, block) * block - at if tail else count
-    items = n * written * h * w
-    args = [source, target, items, c, to, h * w, first, at, count, written]
-    rec.launch("elementwise.cl", "copy_channels", (items,), args)
+    run, runs = run_length(rec.facts, h * w)
+    touched = (at + written - 1) // block - at // block + 1
+    items = n * touched * runs
+    args = [source, target, items, c, to, h * w, run, runs, first, at, count, written]
+    loops = looped(block) + looped(run, looped(block))
+    rec.launch("elementwise.cl", "copy_channels", (items,), args, iterations=loops)
