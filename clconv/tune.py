@@ -128,12 +128,19 @@ def describe(choice: Choice) -> str:
 
 
 def search(
-    device: Device, wanted: list[Target], seconds: float, *, report: Report | None = None, limit_s: float = LIMIT_S
+    device: Device,
+    wanted: list[Target],
+    seconds: float,
+    *,
+    fresh: bool = False,
+    report: Report | None = None,
+    limit_s: float = LIMIT_S,
 ) -> list[Found]:
     """Searches for `seconds`, about; stores and returns what was found.
 
     Args:
         wanted: see `targets`; each gets an equal share of the time that is left, and what others leave over.
+        fresh: forget what was found earlier; else the search goes on from there.
         report: called after each candidate. limit_s: how long a candidate may take.
 
     Raises:
@@ -142,6 +149,9 @@ def search(
     end = time.monotonic() + seconds
     with contextlib.closing(_Child(device)) as child:
         running = [_Search(child, target, i, len(wanted), report, limit_s) for i, target in enumerate(wanted)]
+        if not fresh:
+            for each in running:
+                each.resume(tuned.entries(device.facts).get(each.target.name))
         while (open_ := [each for each in running if not each.over]) and time.monotonic() < end:
             for place, each in enumerate(open_):
                 left = end - time.monotonic()
@@ -175,6 +185,12 @@ class _Search:
         complete = self.over and not self.failed
         return Found(self.target, self.best, self.gain, self.seconds, self.tried, tuple(self.notes), complete)
 
+    def resume(self, entry: tuned.Entry | None) -> None:
+        """Goes on where an earlier search ended."""
+        for choice in self.target.choices:
+            if entry is not None and entry.fits(choice):
+                self.best, self.gain, self.tried = choice, entry.gain, min(entry.tried, len(self.target.choices) - 1)
+
     def run(self, end: float) -> None:
         """Tries candidates, the most promising first, until all are tried or the time is over."""
         before = self.best
@@ -194,7 +210,7 @@ class _Search:
     def store(self, device: Device) -> None:
         """Keeps what was found, the default too, so that it is known to be the best."""
         if not self.failed and self.tried:
-            entry = tuned.Entry(self.best.name, dict(self.best.tiles), round(self.gain, 4))
+            entry = tuned.Entry(self.best.name, dict(self.best.tiles), round(self.gain, 4), self.tried)
             tuned.store(device.facts, {self.target.name: entry})
 
     def _confirm(self) -> None:

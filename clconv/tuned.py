@@ -3,7 +3,8 @@
 One file of JSON per device and driver version, in the cache folder:
 
     {"format": ..., "version": clconv's, "device": DeviceFacts.identity, "entries": {
-        "Conv2d ... x=1x64x56x56 ...": {"algorithm": "direct", "tiles": {"WT": 14, "KB": 2}, "gain": 1.12}, ...}}
+        "Conv2d ... x=1x64x56x56 ...": {"algorithm": "direct", "tiles": {"WT": 14, "KB": 2}, "gain": 1.12,
+        "tried": 9}, ...}}
 
 An operator without an entry, or with one that its layer does not offer any more, is planned by the model.
 """
@@ -38,11 +39,16 @@ _read: dict[Path, tuple[tuple[int, int], dict[str, Entry]]] = {}
 
 @dataclass(frozen=True)
 class Entry:
-    """The fastest choice for one shape class; `gain` is the default's time over its own."""
+    """The fastest choice for one shape class.
+
+    Attributes:
+        gain: the default's time over its own. tried: how many of the layer's choices were tried, in their order.
+    """
 
     algorithm: str
     tiles: Mapping[str, int]
     gain: float
+    tried: int = 0
 
     def fits(self, choice: Choice) -> bool:
         """Whether this is the choice."""
@@ -132,7 +138,7 @@ def _entries(path: Path, facts: DeviceFacts) -> dict[str, Entry]:
 
 def _entry(value: Any) -> Entry:
     tiles = {str(name): int(number) for name, number in value["tiles"].items()}
-    return Entry(str(value["algorithm"]), tiles, float(value["gain"]))
+    return Entry(str(value["algorithm"]), tiles, float(value["gain"]), int(value["tried"]))
 
 
 def store(facts: DeviceFacts, found: Mapping[str, Entry]) -> Path:

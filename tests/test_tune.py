@@ -105,6 +105,18 @@ def test_the_time_is_kept() -> None:
     assert time.monotonic() - started < 20 and found.tried < 6 and not found.complete
 
 
+def test_a_search_goes_on_where_the_last_one_ended() -> None:
+    device = choose()
+    wanted = target(device, "writes nothing", "is wrong")
+    fast = wanted.choices[-1]
+    tuned.store(device.facts, {wanted.name: tuned.Entry(fast.name, dict(fast.tiles), 1e6, tried=2)})
+    found, told = search(device, wanted)
+    assert [now.tried for now in told] == [3] and found.notes == () and found.complete
+    assert found.choice == fast and found.gain == 1e6 and tuned.entries(device.facts)[wanted.name].tried == 3
+    again, told = search(device, wanted)
+    assert told == [] and again.choice == fast
+
+
 CONV = Window((3, 3), stride=(2, 1), pads=((1, 0), (1, 1)), dilation=(1, 2), rounding="floor")
 POINT = TensorSpec((40, 20, 1, 1), layout="filter")
 

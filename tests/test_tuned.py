@@ -93,7 +93,7 @@ DAMAGE: list[tuple[Any, str]] = [
     ({"format": "something else"}, "its format is 'something else'"),
     ({"device": "another driver"}, "it is for another driver"),
     ({"entries": {"a": {"algorithm": "direct"}}}, "KeyError: 'tiles'"),
-    ({"entries": {"a": {"algorithm": "direct", "tiles": {"WT": "wide"}, "gain": 1}}}, "invalid literal"),
+    ({"entries": {"a": {"algorithm": "direct", "tiles": {"WT": "wide"}, "gain": 1, "tried": 1}}}, "invalid literal"),
     ({"entries": [1]}, "AttributeError"),
 ]
 

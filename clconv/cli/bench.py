@@ -13,7 +13,7 @@ from ..bench import Benchmark, measure
 from ..errors import ModelFileError
 from ..files import write_atomically
 from ..planner import format_bytes
-from .display import console, counting_built
+from .display import busy, console, counting_built
 from .networks import find
 from .options import budget, device_option, memory_option
 
@@ -71,6 +71,8 @@ def bench(
         )
     if trace:
         _write(trace, made)
+    if note := busy():
+        console(stderr=True).print(note)
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from ..device import Device
 from ..train import Callback, History, Progress
 
 PATIENCE_S = 1.0  # what takes longer is shown
+BUSY = 0.5  # load per processor from which on measurements suffer
 PLAIN_EVERY_S = 30.0  # between two lines within an epoch, where there is no terminal
 PLAIN_WIDTH = 110  # columns where there is no terminal
 
@@ -40,6 +42,14 @@ def console(*, stderr: bool = False) -> Console:
 def device_line(device: Device) -> str:
     """The device as commands name it."""
     return f"device {device.key}  {device.facts.platform_name}: {device.facts.name}"
+
+
+def busy() -> str:
+    """A remark where so much runs beside that measurements suffer, else nothing."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= BUSY * (os.cpu_count() or 1):
+        return ""
+    return f"the machine is busy (load {load:.1f}): what is measured now may not hold later"
 
 
 def percent(share: float) -> str:

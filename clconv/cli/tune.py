@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,12 +16,11 @@ from rich.table import Table
 from .. import tuned
 from ..device import Device
 from ..tune import Found, Progress, Target, describe, plan_of, search, targets
-from .display import console, device_line
+from .display import busy, console, device_line
 from .networks import find
 from .options import device_option
 
 NAME_WIDTH = 44
-BUSY = 0.5  # load per processor from which on measurements suffer
 
 
 @click.command()
@@ -53,13 +51,13 @@ def tune(network: str, batch: int, train: bool, seconds: float, fresh: bool, as_
         chosen = net.device
         wanted = targets(plan_of(net.network, chosen, batch, "train" if train else "test"))
     known = {} if fresh else tuned.entries(chosen.facts)
-    left = [target for target in wanted if target.name not in known]
+    left = [each for each in wanted if each.name not in known or known[each.name].tried < len(each.choices) - 1]
     if not as_json:
         out.print(device_line(chosen))
         out.print(_intention(wanted, left))
-        if left and (load := os.getloadavg()[0]) > BUSY * (os.cpu_count() or 1):
-            out.print(f"the machine is busy (load {load:.1f}): what is measured now may not hold later")
-    found = _search(chosen, left, seconds, out) if left else []
+        if left and (note := busy()):
+            out.print(note)
+    found = _search(chosen, left, seconds, fresh, out) if left else []
     if as_json:
         click.echo(json.dumps(_content(chosen, wanted, found), indent=2))
     elif found:
@@ -81,7 +79,7 @@ def _kinds(count: int) -> str:
     return "1 kind of operator" if count == 1 else f"{count} kinds of operators"
 
 
-def _search(device: Device, left: list[Target], seconds: float, out: Console) -> list[Found]:
+def _search(device: Device, left: list[Target], seconds: float, fresh: bool, out: Console) -> list[Found]:
     columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[best]}"), TimeElapsedColumn())
     total = sum(len(target.choices) - 1 for target in left)
     tried: dict[int, int] = {}
@@ -94,7 +92,7 @@ def _search(device: Device, left: list[Target], seconds: float, out: Console) ->
             best = f"{now.gain:.2f} times the default" if now.gain > 1 else "the default leads"
             bars.update(task, completed=sum(tried.values()), description=what, best=best)
 
-        return search(device, left, seconds, report=report)
+        return search(device, left, seconds, fresh=fresh, report=report)
 
 
 def _content(device: Device, wanted: Sequence[Target], found: Sequence[Found]) -> dict[str, Any]:
@@ -137,10 +135,8 @@ def _print(out: Console, device: Device, found: Sequence[Found], wanted: int) ->
             out.print(f"{each.target.layers[0]}: {candidate} was left out: {reason}")
     better_count = sum(each.choice != each.target.choices[0] for each in found)
     out.print(f"{better_count} of {len(found)} are faster than their default; kept in {tuned.file(device.facts)}")
-    if len(found) < wanted:
-        out.print(f"the time was over with {_kinds(wanted - len(found))} left; the next search begins there")
-    elif not all(each.complete for each in found):
-        out.print("the time was over before all candidates were tried; --fresh with more --seconds tries them")
+    if len(found) < wanted or not all(each.complete for each in found):
+        out.print("the time was over before all candidates were tried; the next search goes on from here")
 
 
 def _changed(found: Found) -> str:
