@@ -25,6 +25,7 @@ from .nn.network import Network
 from .packing import Array
 from .plan import Plan
 from .program import Progress
+from .timeline import counter, named_process
 from .train import SGD
 from .train.trainer import Trainer
 
@@ -124,10 +125,7 @@ class Benchmark:
 
     def to_trace(self) -> dict[str, Any]:
         """In the format of Chrome's and Perfetto's traces: launches on the queue's timeline, and bytes alive."""
-        events: list[dict[str, Any]] = [
-            {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": f"{self.network} on {self.device}"}},
-            {"ph": "M", "pid": 1, "tid": 1, "name": "thread_name", "args": {"name": "queue"}},
-        ]
+        events = named_process(f"{self.network} on {self.device}", "queue")
         seen: set[int] = set()
         for launch in self.timeline:
             step = self.steps[launch.step]
@@ -135,7 +133,7 @@ class Benchmark:
             if launch.step not in seen:
                 seen.add(launch.step)
                 live = {"arena": self.live_bytes[launch.step], "persistent": self.persistent_bytes}
-                events.append({"ph": "C", "name": "live bytes", **at, "args": live})
+                events.append(counter("live bytes", 1e6 * launch.start_s, live))
             share, bound = step.share(self.peak)
             about = {"operator": step.operator, "algorithm": step.algorithm, "FLOP": step.flops}
             about |= {"bytes": step.traffic_bytes, f"share of {bound} peak": round(share, 4)}
@@ -156,6 +154,7 @@ def measure(
     mode: str = "test",
     batch: int = 1,
     budget: int | None = None,
+    exact: bool = False,
     seconds: float = 2.0,
     name: str = "network",
     progress: Progress | None = None,
@@ -165,12 +164,13 @@ def measure(
     Args:
         arrays: weights by name; they are not changed. mode: "test" or "train".
         batch: images per run. budget: of device memory, in bytes. progress: of building kernels.
+        exact: as for `Net.plan`, in test-time mode.
 
     Raises:
         BudgetError: it needs more than the budget.
     """
     peak = limits(device)
-    session, plan, release = _opened(network, device, arrays, mode, batch, budget, progress)
+    session, plan, release = _opened(network, device, arrays, mode, batch, budget, exact, progress)
     try:
         feeds = _feeds(plan, network.output_shape[0])
         session.run(plan, feeds)
@@ -228,6 +228,7 @@ def _opened(
     mode: str,
     batch: int,
     budget: int | None,
+    exact: bool,
     progress: Progress | None,
 ) -> tuple[Session, Plan, Callable[[], None]]:
     """A session with the network loaded, the plan to run in it, and how to free it."""
@@ -244,7 +245,7 @@ def _opened(
             raise
         return trainer.session, trainer.plan("train", batch), trainer.release
     inference = Inference(network, device)
-    plan = inference.plan(OUTPUT, batch, budget=budget)
+    plan = inference.plan(OUTPUT, batch, budget=budget, exact=exact)
     session = inference.open(plan, arrays, budget)
     try:
         session.prepare(plan, progress)

@@ -147,13 +147,15 @@ class Net:
                 self._note_usage(self._training.trainer.session.usage("train"))
             return [self._usages[mode] for mode in sorted(self._usages)]
 
-    def summary(self, batch: int = 1, mode: str = "both") -> str:
+    def summary(
+        self, batch: int = 1, mode: str = "both", memory: str | int | None = None, *, exact: bool = False
+    ) -> str:
         """Prints, and returns, the table of the CS231n notes with what is planned and what runs measured.
 
         Args:
-            batch: images. mode: "test", "train" or "both".
+            batch: images. mode: "test", "train" or "both". memory, exact: as for `plan`.
         """
-        text = report.summary(self, batch, mode)
+        text = report.summary(self, batch, mode, memory, exact=exact)
         print(text)
         return text
 

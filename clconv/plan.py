@@ -128,6 +128,16 @@ class Plan:
         """Arena bytes alive at each step."""
         return planner.live_bytes(self.intervals, len(self.schedule.steps))[: len(self.schedule.steps)]
 
+    def segment_of(self, node: Node) -> planner.Segment | None:
+        """The segment in which a node runs in strips, if it does."""
+        number = self.graph.nodes.index(node)
+        return next((segment for segment in self.segments if segment.start <= number < segment.stop), None)
+
+    def strip_count(self, segment: planner.Segment) -> int:
+        """How many strips a segment has."""
+        height = self.graph.nodes[segment.stop - 1].outputs[0].spec.shape[2]
+        return int(-(-height // segment.rows))
+
     @property
     def flops(self) -> int:
         """Floating-point operations of one run; a multiply-add is two."""

@@ -17,7 +17,7 @@ from . import passes
 from ._core.layout import ToBlocks, ToPlain
 from .device import DeviceFacts
 from .engine import Usage
-from .errors import ArgumentError, ModelFileError, ShapeError
+from .errors import ArgumentError, BudgetError, ModelFileError, ShapeError
 from .graph import Node, Value
 from .io.onnx_convert import Converter
 from .io.onnx_file import OnnxModel
@@ -27,11 +27,11 @@ from .nn.network import Entry, Network
 from .packing import Array
 from .plan import Plan, make_plan
 from .planner import format_bytes
+from .tables import mega, mib, table
 
 if TYPE_CHECKING:
     from .net import Net
 
-WIDTH = 110  # columns that a table may take
 TRANSFORMED = ".winograd"  # what the names of transformed weights end in
 MODES = ("test", "train", "both")
 IN_PLACE = ("ReLU", "LeakyReLU", "ReLU6", "Sigmoid", "Tanh", "BatchNorm", "Dropout", "Flatten", "Concat")
@@ -62,7 +62,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Total:
-    """What one mode takes, as planned: floating-point operations, and bytes; `peak_bytes` is all together."""
+    """What one mode takes, as planned: floating-point operations, and bytes; `peak_bytes` is all together.
+
+    Attributes:
+        mapped_bytes: weights in a mapped file, which `weight_bytes` and `peak_bytes` leave out.
+    """
 
     mode: str
     flops: int
@@ -70,6 +74,7 @@ class Total:
     arena_bytes: int
     optimizer_bytes: int
     peak_bytes: int
+    mapped_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,7 @@ def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
             p.arena_bytes,
             p.optimizer_bytes,
             p.peak_bytes,
+            p.mapped_bytes,
         )
         for p in plans
     )
@@ -238,7 +244,7 @@ def _node_row(step: int, node: Node, plan: Plan, live: list[int], sizes: Mapping
         math.prod(y.spec.shape),
         sum(sizes.get(value, 0) for value in node.reads),
         plan.costs[node].flops // 2 if weighted else 0,
-        str(choice.name),
+        f"{choice.name}{_strips(plan, node)}",
         choice.workspace_bytes,
         live[step],
     )
@@ -261,7 +267,7 @@ def _algorithm(kind: str, nodes: Sequence[Node], plan: Plan, home: str) -> str:
     """The choice for the layer's own operator, or where its work is done instead."""
     own = [node for node in nodes if type(node.layer) not in (ToBlocks, ToPlain)]
     if own:
-        return str(plan.choices[own[0]].name)
+        return f"{plan.choices[own[0]].name}{_strips(plan, own[0])}"
     if nodes:
         return "conversion"
     if kind == "Concat":
@@ -271,33 +277,56 @@ def _algorithm(kind: str, nodes: Sequence[Node], plan: Plan, home: str) -> str:
     return f"in {home}"
 
 
-def report(net: Net, batch: int = 1, mode: str = "both") -> Report:
+def _strips(plan: Plan, node: Node) -> str:
+    """In how many strips of rows a node runs, where it does."""
+    segment = plan.segment_of(node)
+    return "" if segment is None else f", {plan.strip_count(segment)} strips"
+
+
+def report(
+    net: Net,
+    batch: int = 1,
+    mode: str = "both",
+    memory: str | int | None = None,
+    *,
+    exact: bool = False,
+    bn: str | None = None,
+) -> Report:
     """The report on a network for `batch` images, with what its runs have measured; nothing is allocated.
 
     Args:
         mode: "test", "train" or "both"; the figures of single layers are test-time mode's unless "train".
+        memory, exact, bn: as for `Net.plan`; in "both", training that does not fit is a note.
 
     Raises:
-        ArgumentError: another mode or batch.
+        ArgumentError: another mode or batch. BudgetError: it does not fit.
     """
     if mode not in MODES:
         raise ArgumentError(f"summary: mode {mode!r} is not one of {', '.join(MODES)}")
     plans, notes = [], []
     if mode != "train":
-        plans.append(net.plan(batch, "test"))
+        plans.append(net.plan(batch, "test", memory, exact=exact))
     if mode != "test":
         try:
-            plans.append(net.plan(batch, "train", loss="softmax" if net.network.flat_output else "mse"))
-        except (ArgumentError, ModelFileError, ShapeError) as error:
+            plans.append(training_plan(net, batch, memory, bn))
+        except (ArgumentError, BudgetError, ModelFileError, ShapeError) as error:
             if mode == "train":
                 raise
             notes.append(f"training mode: {error}")
     return describe(net.network, plans, net.usages, notes)
 
 
-def summary(net: Net, batch: int = 1, mode: str = "both") -> str:
+def training_plan(net: Net, batch: int, memory: str | int | None = None, bn: str | None = None) -> Plan:
+    """The plan of a training step with the loss that goes with the network's output."""
+    loss = "softmax" if net.network.flat_output else "mse"
+    return net.plan(batch, "train", memory, loss=loss, bn=bn)
+
+
+def summary(
+    net: Net, batch: int = 1, mode: str = "both", memory: str | int | None = None, *, exact: bool = False
+) -> str:
     """`report` as text, at most 110 columns wide."""
-    return str(report(net, batch, mode))
+    return str(report(net, batch, mode, memory, exact=exact))
 
 
 def plan_table(plan: Plan) -> str:
@@ -320,15 +349,15 @@ def plan_table(plan: Plan) -> str:
                 choice.name,
                 " ".join(str(value.spec) for value in node.outputs[:1]) + more,
                 *(where or [""]),
-                _mega(cost.flops),
-                _mib(choice.workspace_bytes),
-                _mib(live),
+                mega(cost.flops),
+                mib(choice.workspace_bytes),
+                mib(live),
             )
         )
     header = ("step", "layer", "operator", "algorithm", "output", "slab:byte", "MFLOP", "work MiB", "live MiB")
     return "\n".join(
         [
-            *_table(header, lines, right=(0, 5, 6, 7, 8), flexible=(1, 2, 4)),
+            *table(header, lines, right=(0, 5, 6, 7, 8), flexible=(1, 2, 4)),
             "",
             f"weights {format_bytes(plan.weight_bytes)}, arena {format_bytes(plan.arena_bytes)}, optimizer state "
             f"{format_bytes(plan.optimizer_bytes)}, peak {plan.peak_bytes} bytes ({format_bytes(plan.peak_bytes)})",
@@ -343,17 +372,17 @@ def _layer_lines(report: Report) -> list[str]:
             row.kind,
             "x".join(map(str, row.shape[1:])),
             f"{row.values:,}" if row.values else "",
-            _mib(4 * row.values) if row.values else "",
+            mib(4 * row.values) if row.values else "",
             f"{row.parameters:,}" if row.parameters else "",
-            _mega(row.macs) if row.macs else "",
+            mega(row.macs) if row.macs else "",
             row.algorithm,
-            _mib(row.workspace_bytes) if row.workspace_bytes else "",
-            _mib(row.live_bytes) if row.live_bytes is not None else "",
+            mib(row.workspace_bytes) if row.workspace_bytes else "",
+            mib(row.live_bytes) if row.live_bytes is not None else "",
         )
         for row in report.rows
     ]
     header = ("layer", "kind", "output", "values", "MiB", "parameters", "MMAC", "algorithm", "work MiB", "live MiB")
-    return _table(header, cells, right=(3, 4, 5, 6, 8, 9), flexible=(0, 7))
+    return table(header, cells, right=(3, 4, 5, 6, 8, 9), flexible=(0, 7))
 
 
 def _total_lines(report: Report) -> list[str]:
@@ -361,27 +390,37 @@ def _total_lines(report: Report) -> list[str]:
     cells = [
         (
             "test-time mode" if t.mode == "test" else "training, with momentum",
-            *(_mib(n) for n in (t.weight_bytes, t.arena_bytes, t.optimizer_bytes, t.peak_bytes)),
+            *(mib(n) for n in (t.weight_bytes, t.arena_bytes, t.optimizer_bytes, t.peak_bytes)),
             f"{t.flops / 1e9:.3f}",
+            mib(t.mapped_bytes) if t.mapped_bytes else "",
         )
         for t in report.totals
     ]
     values, parameters = report.activation_values, report.parameters
     cells += [
-        ("CS231n's count, forward", _mib(4 * parameters), _mib(4 * values), "", _mib(4 * (parameters + values)), ""),
+        (
+            "CS231n's count, forward",
+            mib(4 * parameters),
+            mib(4 * values),
+            "",
+            mib(4 * (parameters + values)),
+            "",
+            "",
+        ),
         (
             "CS231n's count, training",
-            _mib(4 * parameters),
-            _mib(8 * values),
-            _mib(8 * parameters),
-            _mib(4 * (3 * parameters + 2 * values)),
+            mib(4 * parameters),
+            mib(8 * values),
+            mib(8 * parameters),
+            mib(4 * (3 * parameters + 2 * values)),
+            "",
             "",
         ),
     ]
+    header = [f"{images}, MiB", "weights", "activations", "optimizer", "total", "GFLOP", "weights in a file"]
+    shown = len(header) if any(t.mapped_bytes for t in report.totals) else len(header) - 1
     return [
-        *_table(
-            (f"{images}, MiB", "weights", "activations", "optimizer", "total", "GFLOP"), cells, right=(1, 2, 3, 4, 5)
-        ),
+        *table(header[:shown], [row[:shown] for row in cells], right=range(1, shown)),
         "",
         f"activations {values:,} values = {4 * values / 1e6:,.2f} MB, parameters {parameters:,} = "
         f"{4 * parameters / 1e6:,.2f} MB, {report.macs / 1e9:.3f} GMAC on {report.device}",
@@ -400,30 +439,4 @@ def _usage_lines(report: Report) -> list[str]:
         )
         for u in report.usages
     ]
-    return ["", *_table(("ran so far", "images", "planned bytes", "measured bytes"), cells, right=(1, 2, 3))]
-
-
-def _mib(nbytes: int) -> str:
-    return f"{nbytes / 2**20:,.2f}"
-
-
-def _mega(count: int) -> str:
-    return f"{count / 1e6:,.2f}"
-
-
-def _table(
-    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, right: Sequence[int], flexible: Sequence[int] = ()
-) -> list[str]:
-    """Aligned lines under a header, at most `WIDTH` wide: columns in `flexible` are cut where that is needed."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
-    room = WIDTH - gap * (len(widths) - 1)
-    while sum(widths) > room and any(widths[i] > 8 for i in flexible):
-        widths[max(flexible, key=lambda i: widths[i])] -= 1
-
-    def line(cells: Sequence[str]) -> str:
-        cut = [c if len(c) <= w else c[: w - 1] + "…" for c, w in zip(cells, widths, strict=True)]
-        padded = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
-        return (" " * gap).join(padded).rstrip()
-
-    return [line(header), "-" * (sum(widths) + gap * (len(widths) - 1)), *(line(row) for row in rows)]
+    return ["", *table(("ran so far", "images", "planned bytes", "measured bytes"), cells, right=(1, 2, 3))]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # Top level modules of clconv by floor; a module imports only from its own floor upwards in this list.
 FLOORS = [
     ["errors"],
-    ["files", "settings", "shapes"],
+    ["files", "settings", "shapes", "tables"],
     ["tuning", "packing", "tuned"],
     ["probe"],
     ["drivers"],
@@ -36,7 +36,9 @@ FLOORS = [
     ["data", "io"],
     ["train"],
     ["finetune", "inputs", "inference", "training"],
+    ["timeline"],
     ["report", "gradcheck", "plots", "bench"],
+    ["explain", "fits"],
     ["net"],
     ["zoo", "selftest", "onnx_backend"],
     ["trial"],

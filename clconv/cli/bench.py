@@ -15,7 +15,7 @@ from ..files import write_atomically
 from ..planner import format_bytes
 from .display import busy, console, counting_built
 from .networks import find
-from .options import budget, device_option, memory_option
+from .options import budget, device_option, exact_option, memory_option
 
 NAME_WIDTH = 22
 
@@ -25,6 +25,7 @@ NAME_WIDTH = 22
 @click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
 @click.option("--train", is_flag=True, help="A training step instead of a prediction.")
 @memory_option("Budget on the device, such as 64MB; exit code 2 where it does not suffice. Default: CLCONV_MEMORY.")
+@exact_option
 @click.option(
     "--seconds",
     default=2.0,
@@ -41,6 +42,7 @@ def bench(
     batch: int,
     train: bool,
     memory: int | None,
+    exact: bool,
     seconds: float,
     trace: str | None,
     as_json: bool,
@@ -65,6 +67,7 @@ def bench(
             mode="train" if train else "test",
             batch=batch,
             budget=budget(memory),
+            exact=exact,
             seconds=seconds,
             name=network,
             progress=building,

@@ -31,6 +31,12 @@ def memory_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return click.option("--memory", callback=_amount, metavar="BYTES", help=text)
 
 
+def exact_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--exact, the same for all commands."""
+    text = "Only the algorithms of the fastest run, so that every budget gives the same bits."
+    return click.option("--exact", is_flag=True, help=text)(command)
+
+
 def budget(memory: int | None) -> int | None:
     """Bytes from --memory, else from CLCONV_MEMORY."""
     return memory if memory is not None else parse_bytes(settings.get("CLCONV_MEMORY"))

@@ -4,24 +4,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import report
 from ..device import Device, choose
+from ..errors import ArgumentError, BudgetError, OutOfMemoryError, ShapeError
+from ..explain import Explanation, explain, step_seconds
+from ..files import write_atomically
 from ..io.onnx_file import read_onnx
 from ..io.onnx_network import OnnxNetwork, model_notes
 from ..net import Net
+from ..plan import Plan
 from ..planner import format_bytes
+from ..plots import plot_plan
+from ..timeline import trace as trace_of
+from ..train.method import PER_PART
 from .display import device_line
 from .networks import find
-from .options import device_option, given_size, memory_option
+from .options import budget, device_option, exact_option, given_size, memory_option
+
+NO_LIMIT = 1 << 62  # bytes
+
+
+@dataclass(frozen=True)
+class How:
+    """What plans keep to; as for `Net.plan`."""
+
+    memory: int | None
+    exact: bool = False
+    bn: str | None = None
 
 
 @click.command()
 @click.argument("network", metavar="NETWORK")
 @click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
-@memory_option("Say whether it fits this budget, such as 64MB; exit code 2 if not.")
+@memory_option("Plan for this budget, such as 64MB; exit code 2 where nothing fits. Default: CLCONV_MEMORY.")
+@exact_option
+@click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
 @click.option(
     "--mode",
     default="both",
@@ -30,14 +53,22 @@ from .options import device_option, given_size, memory_option
     help="Test time, training.",
 )
 @click.option("--size", callback=given_size, metavar="N|WxH", help="Pixels of the image. Default: the network's own.")
+@click.option("--explain", "explained", is_flag=True, help="What was chosen for which layers, and what that costs.")
+@click.option("--plot", metavar="FILE", type=click.Path(dir_okay=False), help="Draw the bytes alive in a run: .png.")
+@click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="The same for ui.perfetto.dev: .json.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON; sizes in bytes.")
 @device_option
 def summary(
     network: str,
     batch: int,
     memory: int | None,
+    exact: bool,
+    bn: str | None,
     mode: str,
     size: tuple[int, int] | None,
+    explained: bool,
+    plot: str | None,
+    trace: str | None,
     as_json: bool,
     device: str | None,
 ) -> None:
@@ -47,36 +78,95 @@ def summary(
 
     \b
     Examples
-        clconv summary vgg16 --memory 600MB
+        clconv summary vgg16 --memory 16MB --explain
+        clconv summary resnet50 --batch 32 --mode train --memory 3GB --plot plan.png
         clconv summary "INPUT 32x32x3 -> [CONV 3x3x32 -> RELU -> POOL]*2 -> FC 10" --batch 128 --mode train
         clconv summary model.safetensors --json
         clconv summary model.onnx --size 640x480
+
+    --plot and --trace show test-time mode, or with --mode train a training step.
     """
     source = find(network)
     model = read_onnx(network) if source.kind == "file" and network.lower().endswith(".onnx") else None
     if model is not None and len(model.inputs) > 1:
         chosen = choose(device)
-        _print(report.model_report(model, chosen.facts, batch), chosen, model_notes(model), as_json=as_json)
+        _print(report.model_report(model, chosen.facts, batch), [], chosen, model_notes(model), as_json=as_json)
         return
     with Net(OnnxNetwork(model), device=device) if model is not None else source.open(device=device) as net:
         if size is not None:
             net.network = net.network.with_image(size)
         batch = net.network.fixed_batch or batch
-        _print(report.report(net, batch, mode), net.device, net.network.notes, as_json=as_json)
-        for each in ("test", "train"):
-            if memory is not None and mode in (each, "both"):
-                plan = net.plan(batch, each, memory)
-                what = "test-time mode" if each == "test" else "training"
-                click.echo(f"{what} takes {format_bytes(plan.peak_bytes)} and fits {format_bytes(memory)}", err=True)
-                for line in plan.told:
+        memory = budget(memory)
+        how = How(memory, exact, bn)
+        made = report.report(net, batch, mode, memory, exact=exact, bn=bn)
+        first = "train" if mode == "train" else "test"
+        told = [_explained(net, each, batch, how) for each in _modes(made)] if explained else []
+        _print(made, told, net.device, net.network.notes, as_json=as_json)
+        if memory is not None:
+            for total in made.totals:
+                what = "test-time mode" if total.mode == "test" else "training"
+                click.echo(f"{what} takes {format_bytes(total.peak_bytes)} and fits {format_bytes(memory)}", err=True)
+                for line in () if explained else _plan(net, total.mode, batch, how).told:
                     click.echo(f"  {line}", err=True)
+        if plot or trace:
+            _draw(net, first, batch, how, network, plot, trace)
 
 
-def _print(made: report.Report, device: Device, notes: Sequence[str], *, as_json: bool) -> None:
+def _modes(made: report.Report) -> list[str]:
+    return [total.mode for total in made.totals]
+
+
+def _plan(net: Net, mode: str, batch: int, how: How) -> Plan:
+    if mode == "train":
+        return report.training_plan(net, batch, how.memory, how.bn)
+    return net.plan(batch, "test", how.memory, exact=how.exact)
+
+
+def _unlimited(net: Net, mode: str, batch: int) -> Plan | None:
+    """The plan without a limit; None where the device allows no such thing."""
+    try:
+        return _plan(net, mode, batch, How(NO_LIMIT))
+    except (BudgetError, OutOfMemoryError, ShapeError):
+        return None
+
+
+def _explained(net: Net, mode: str, batch: int, how: How) -> Explanation:
+    plan = _plan(net, mode, batch, how)
+    return explain(plan, _unlimited(net, mode, batch) or plan, mode, batch)
+
+
+def _draw(net: Net, mode: str, batch: int, how: How, name: str, plot: str | None, trace: str | None) -> None:
+    plan = _plan(net, mode, batch, how)
+    images = "1 image" if batch == 1 else f"{batch} images"
+    title = f"{Path(name).name}, {images}" if mode == "test" else f"{Path(name).name}, training step on {images}"
+    part = plan.graph.inputs["x"].spec.shape[0] if "x" in plan.graph.inputs else batch
+    if part < batch:
+        title += f", {part} at a time"
+    try:
+        if plot:
+            unlimited = _unlimited(net, mode, batch) if how.memory is not None else None
+            plot_plan(plan, plot, budget=how.memory, unlimited=unlimited, title=title)
+            click.echo(f"{plot}: live bytes of {title}", err=True)
+        if trace:
+            write_atomically(Path(trace), json.dumps(trace_of(plan, title, step_seconds(plan))).encode())
+            click.echo(f"{trace}: live bytes of {title}, for ui.perfetto.dev; times are modelled", err=True)
+    except OSError as error:
+        raise ArgumentError(f"{error.filename or plot or trace}: cannot be written: {error.strerror}") from error
+
+
+def _print(
+    made: report.Report, told: Sequence[Explanation], device: Device, notes: Sequence[str], *, as_json: bool
+) -> None:
     if as_json:
-        click.echo(json.dumps(made.to_dict(), indent=2))
+        content: dict[str, Any] = made.to_dict()
+        if told:
+            content["plans"] = [explanation.to_dict() for explanation in told]
+        click.echo(json.dumps(content, indent=2))
         return
     click.echo(device_line(device))
     for note in notes:
         click.echo(note)
     click.echo(str(made))
+    for explanation in told:
+        click.echo()
+        click.echo(str(explanation))

@@ -1,0 +1,220 @@
+"""Why a plan is as it is: what was chosen for each run of layers, and what that costs beside no limit."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from ._core.conv_winograd import WinogradConv2d, WinogradGradW
+from ._core.layer import Cost
+from ._core.layout import ShiftRows, ToBlocks, ToPlain
+from .graph import Value
+from .plan import MAPPED, Plan
+from .planner import Step, format_bytes
+from .planner.segments import BYTE_PRICE, LAUNCH_PRICE
+from .planner.steps import Reads
+from .shapes import TensorSpec
+from .tables import table
+from .train.recompute import WINOGRAD_SHARE
+
+PRICES_PER_SECOND = 2e11  # operations: only the scale of a trace, not its proportions
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of layers that a plan treats alike.
+
+    Attributes:
+        first, last: layers. how: "whole" or its strips. weights: where they are read. algorithms: of convolutions.
+        live_bytes: the most alive in the arena. flops, traffic_bytes, steps: of one run.
+        ratio: modelled time over that of the same layers in the other plan; None where that has none of them.
+    """
+
+    first: str
+    last: str
+    how: str
+    weights: str
+    algorithms: str
+    live_bytes: int
+    flops: int
+    traffic_bytes: int
+    steps: int
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plan in parts beside the one without a limit.
+
+    Attributes:
+        told: what was done to save memory, for people. peak_bytes, mapped_bytes: of the plan.
+        unlimited_bytes: what the plan without a limit takes. ratio: modelled time over that one's.
+        runs: of the plan per batch, where it is one of several parts of a batch.
+    """
+
+    mode: str
+    parts: tuple[Part, ...]
+    told: tuple[str, ...]
+    peak_bytes: int
+    mapped_bytes: int
+    unlimited_bytes: int
+    flops: int
+    unlimited_flops: int
+    ratio: float
+    runs: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        what = "test-time mode" if self.mode == "test" else "training step"
+        mapped = f", weights in a mapped file {format_bytes(self.mapped_bytes)}" if self.mapped_bytes else ""
+        parts = f", {math.ceil(self.runs)} runs per batch" if self.runs > 1 else ""
+        totals = [
+            f"{what}: {format_bytes(self.peak_bytes)} on the device{mapped}{parts};",
+            f"  without a limit {format_bytes(self.unlimited_bytes)}; modelled time {self.ratio:.2f} x that, "
+            f"{self.flops / 1e9:.3f} GFLOP instead of {self.unlimited_flops / 1e9:.3f}",
+        ]
+        cells = [
+            (
+                f"{part.first} .. {part.last}" if len(self.parts) > 1 else "all",
+                part.how,
+                part.weights,
+                part.algorithms,
+                f"{part.live_bytes / 2**20:,.2f}",
+                f"{part.flops / 1e9:,.3f}",
+                f"{part.traffic_bytes / 2**20:,.1f}",
+                str(part.steps),
+                "" if part.ratio is None else f"{part.ratio:.2f} x",
+            )
+            for part in self.parts
+        ]
+        header = ("layers", "how", "weights", "convolutions", "live MiB", "GFLOP", "moved MiB", "steps", "time")
+        lines = table(header, cells, right=(4, 5, 6, 7, 8), flexible=(0, 3))
+        return "\n".join([*totals, *(f"  {line}" for line in self.told), *lines])
+
+
+def step_cost(plan: Plan, step: Step) -> Cost:
+    """What one step takes: of a strip, its share."""
+    if isinstance(step.layer, ShiftRows):
+        moved = step.inputs[0]
+        assert moved is not None and not isinstance(moved, tuple)
+        share = step.layer.rows / moved.spec.shape[2]
+        return Cost(0, int(2 * share * moved.spec.nbytes(plan.facts.block)))
+    if step.whole or not step.outputs:
+        return plan.costs[step.node]
+    return step.layer.cost([_spec(reads) for reads in step.inputs], [view.spec for view in step.outputs], plan.facts)
+
+
+def _spec(reads: Reads) -> TensorSpec | None:
+    if reads is None:
+        return None
+    if not isinstance(reads, tuple):
+        return reads.spec
+    n, _, h, w = reads[0].spec.shape
+    return TensorSpec((n, sum(view.spec.shape[1] for view in reads), h, w))
+
+
+def step_price(step: Step, cost: Cost) -> float:
+    """Modelled time of a step, in floating-point operations; Winograd's method takes half the direct one's."""
+    fast = isinstance(step.layer, (WinogradConv2d, WinogradGradW))
+    return max(cost.flops * (WINOGRAD_SHARE if fast else 1.0), BYTE_PRICE * cost.traffic_bytes) + LAUNCH_PRICE
+
+
+def step_seconds(plan: Plan) -> list[float]:
+    """Modelled seconds of each step; their proportions mean something, their sum does not."""
+    return [price / PRICES_PER_SECOND for price in _prices(plan, _costs(plan))]
+
+
+def _costs(plan: Plan) -> list[Cost]:
+    return [step_cost(plan, step) for step in plan.schedule.steps]
+
+
+def _prices(plan: Plan, costs: Sequence[Cost]) -> list[float]:
+    return [step_price(step, cost) for step, cost in zip(plan.schedule.steps, costs, strict=True)]
+
+
+def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None = None) -> Explanation:
+    """A plan part by part, beside the plan of the same network without a limit.
+
+    Args:
+        batch: images that the plan without a limit takes at once, where this one takes fewer.
+    """
+    costs, others = _costs(plan), _costs(unlimited)
+    prices, other_prices = _prices(plan, costs), _prices(unlimited, others)
+    images = plan.graph.inputs["x"].spec.shape[0] if "x" in plan.graph.inputs else 1
+    runs = 1.0 if batch is None else batch / images
+    known: defaultdict[tuple[str, int], float] = defaultdict(float)
+    for key, amount in zip(_keys(unlimited), other_prices, strict=True):
+        known[key] += amount
+    keys = list(_keys(plan))
+    parts = []
+    for first, stop, how in _runs(plan):
+        other = sum(known[key] for key in set(keys[first:stop]))
+        ratio = runs * sum(prices[first:stop]) / other if other else None
+        parts.append(_part(plan, first, stop, how, costs[first:stop], ratio))
+    return Explanation(
+        mode, tuple(parts), plan.told, plan.peak_bytes, plan.mapped_bytes, unlimited.peak_bytes,
+        int(runs * sum(cost.flops for cost in costs)), sum(cost.flops for cost in others),
+        runs * sum(prices) / sum(other_prices), runs,
+    )  # fmt: skip
+
+
+def _keys(plan: Plan) -> Iterator[tuple[str, int]]:
+    """For each step its layer's name, and which node of that name it serves: the same in plans of one network."""
+    numbers: dict[object, tuple[str, int]] = {}
+    seen: Counter[str] = Counter()
+    for node in plan.graph.nodes:
+        numbers[node] = (node.name, seen[node.name])
+        seen[node.name] += 1
+    for step in plan.schedule.steps:
+        yield numbers[step.node]
+
+
+def _runs(plan: Plan) -> list[tuple[int, int, str]]:
+    """Steps first..stop - 1 of each run of layers, with how they are computed."""
+    inside = {node: plan.segment_of(node) for node in plan.graph.nodes} if plan.segments else {}
+    found: list[tuple[int, int, str]] = []
+    for segment, group in groupby(plan.schedule.steps, key=lambda step: inside.get(step.node)):
+        how = "whole" if segment is None else f"{plan.strip_count(segment)} strips of {segment.rows} rows"
+        first = found[-1][1] if found else 0
+        found.append((first, first + len(list(group)), how))
+    return found
+
+
+def _part(plan: Plan, first: int, stop: int, how: str, costs: Sequence[Cost], ratio: float | None) -> Part:
+    steps, nodes = plan.schedule.steps[first:stop], plan.graph.nodes
+    order = {node: i for i, node in enumerate(nodes)}
+    own = sorted({step.node for step in steps}, key=order.__getitem__)
+    named = [node for node in own if not isinstance(node.layer, (ToBlocks, ToPlain))] or own
+    return Part(
+        named[0].name,
+        named[-1].name,
+        how,
+        _weights(plan, {value for node in own for value in node.reads if value.persistent}),
+        _algorithms([plan.choices[node].name for node in own if "Conv" in type(node.layer).__name__]),
+        max(plan.step_bytes[first:stop]),
+        sum(cost.flops for cost in costs),
+        sum(cost.traffic_bytes for cost in costs),
+        stop - first,
+        ratio,
+    )
+
+
+def _weights(plan: Plan, values: set[Value]) -> str:
+    amounts: Counter[str] = Counter()
+    for value in values:
+        if value.role in ("param", "state"):
+            tag = plan.residence.places[value.name][0]
+            amounts["mapped" if tag == MAPPED else "resident"] += value.spec.nbytes(plan.facts.block)
+    return ", ".join(f"{where} {nbytes / 2**20:.1f} MiB" for where, nbytes in sorted(amounts.items()))
+
+
+def _algorithms(names: Sequence[str]) -> str:
+    counts = Counter(name.partition(" ")[0] for name in names)
+    return ", ".join(name if len(counts) == 1 else f"{count} {name}" for name, count in counts.most_common())
