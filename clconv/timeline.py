@@ -78,10 +78,13 @@ def timeline(plan: Plan) -> Timeline:
 
 def _kinds(interval: Interval, back: set[Value], first: dict[Value, int], count: int) -> list[tuple[str, int, int]]:
     """(kind, step, step behind the last) for what lives in a piece of memory in turn; `first`: when it is written."""
-    stop = min(interval.end + 1, count)
     if not interval.values or interval.values[0].persistent:
-        return [(STAGING if interval.step is None else WORKSPACE, interval.start, stop)]
-    found = []
+        kind = STAGING if interval.step is None else WORKSPACE
+        return [(kind, start, min(end + 1, count)) for start, end in interval.lives]
+    if interval.spans:
+        kind = GRADIENTS if interval.values[0] in back else ACTIVATIONS
+        return [(kind, start, min(end + 1, count)) for start, end in interval.lives]
+    found, stop = [], min(interval.end + 1, count)
     for value, then in zip_longest(interval.values, interval.values[1:]):
         end = stop if then is None else first[then]
         found.append((GRADIENTS if value in back else ACTIVATIONS, first.get(value, interval.start), end))

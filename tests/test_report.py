@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from clconv import passes, report
+from clconv import passes, report, tables
 from clconv.device import DeviceFacts
 from clconv.errors import ArgumentError
 from clconv.net import Net
@@ -107,8 +107,8 @@ def test_tables_fit_the_page(name):
     network = getattr(zoo, name)()
     made = plans(network, 2)
     lines = str(report.describe(network, made)).splitlines()
-    assert max(map(len, lines)) <= report.WIDTH
-    assert max(len(line) for plan in made for line in report.plan_table(plan).splitlines()) <= report.WIDTH
+    assert max(map(len, lines)) <= tables.WIDTH
+    assert max(len(line) for plan in made for line in report.plan_table(plan).splitlines()) <= tables.WIDTH
 
 
 def test_layers_without_a_step_say_where_they_went():
