@@ -17,7 +17,7 @@ from clconv.limits import Limits
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks/ is no part of the package
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import engines, networks
+from benchmarks import engines, gpu, networks
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
@@ -99,3 +99,31 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             benchmarks.main(arguments)
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_torch", [pytest.param(True, marks=needs_torch), False])
+def test_the_comparison_on_a_gpu_runs_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], with_torch: bool
+) -> None:
+    monkeypatch.setattr("clconv.bench.limits", lambda device: Limits(1e9, 1e9))
+    if not with_torch:
+        monkeypatch.setitem(sys.modules, "torch", None)
+    out = tmp_path / "gpu"
+    assert gpu.main(["--quick", "--out", str(out)]) == 0
+    content = json.loads(out.with_suffix(".json").read_text())
+    rows = content["rows"]
+    assert [row.get("layer") or row["network"] for row in rows[1:]] == ["1x1/1, 32 -> 10 at 1", "lenet", "lenet"]
+    assert set(rows[0]["clconv"]) == {"forward", "gradients"} and rows[0]["clconv"]["gradients"]["ms"] > 0
+    assert len(rows[0]["clconv"]["gradients"]["algorithms"]) >= 2  # of the input and of the weights
+    assert rows[-1]["clconv"]["train"]["ms"] > rows[-2]["clconv"]["infer"]["ms"] > 0
+    assert with_torch == ("float32" in rows[0]["torch"])
+    table = out.with_suffix(".md").read_text()
+    assert "| lenet, train | 2 |" in table and table in capsys.readouterr().out
+
+
+@needs_torch
+def test_outputs_that_differ_on_a_gpu_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clconv.bench.limits", lambda device: Limits(1e9, 1e9))
+    monkeypatch.setattr(gpu, "check", lambda *_: 0.5)
+    assert gpu.main(["--quick", "--out", str(tmp_path / "gpu")]) == 1
+    assert "lenet: the outputs differ from PyTorch's by 0.5 of their norm" in (tmp_path / "gpu.md").read_text()
