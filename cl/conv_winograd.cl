@@ -3,7 +3,7 @@
 //   winograd_filter   u = G w G^T for each pair of channels, once per weight; FLIP: taps reversed (input gradient)
 //   winograd_conv     y = f(residual + b + A^T [ sum over c of u (B^T d B) ] A), fused per block of tiles
 //
-// Tensors   w filter blocks; u [36][ceil(K/2B)][C][2][B]; x, y channel blocks; bias [K/B][B];
+// Tensors   w filter blocks; u [ceil(K/2B)][36][C][2][B]; x, y channel blocks; bias [K/B][B];
 //           scratch: per work-item 36 * block_tiles * (C + KC*B) values, C padded to blocks
 // Launch    winograd_filter: one item per (output block, input channel). winograd_conv: `workers` persistent items;
 //           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
@@ -43,9 +43,9 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
     const int item = get_global_id(0); // [k block, up to an even number][c]
     if (item >= items)
         return;
-    const int c = item % (c_blocks * B), kb = item / (c_blocks * B), pairs = (k_blocks + 1) / 2;
-    __global VF *target = BLOCKS_AT(, u) + ((size_t)(kb / 2) * c_blocks * B + c) * 2 + kb % 2;
-    const size_t plane = (size_t)pairs * c_blocks * B * 2;
+    const int c = item % (c_blocks * B), kb = item / (c_blocks * B);
+    const size_t plane = (size_t)c_blocks * B * 2;
+    __global VF *target = BLOCKS_AT(, u) + kb / 2 * 36 * plane + c * 2 + kb % 2;
     VF taps[9], rows[18];
     for (int t = 0; t < 9; t++)
         taps[t] = kb < k_blocks
@@ -89,7 +89,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
             for (int xi = 0; xi < 36; xi++)
                 for (int j = 0; j < chunk; j += 2) {
                     __global const VF *filter = BLOCKS_AT(const, u) +
-                                                ((size_t)xi * pairs + (kb0 + j) / 2) * c_blocks * B * 2;
+                                                ((size_t)(kb0 + j) / 2 * 36 + xi) * c_blocks * B * 2;
                     for (int t = 0; t < count; t += WT) {
                         VF even[WT], odd[WT];
                         UNROLL for (int i = 0; i < WT; i++)

@@ -50,7 +50,7 @@
     }
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void fc(TENSOR(const, x), TENSOR(const, w),
-                                                                   TENSOR(const, bias), TENSOR(, y), int items,
+                                                                   TENSOR(const, bias), OUTPUT(y), int items,
                                                                    int batch, int length, int k_total, int activation,
                                                                    float slope)
 {
@@ -78,7 +78,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
             if (j < kb_skip || i < n_skip)
                 continue;
             VF result = activate(acc[j][i] + offset, activation, slope);
-            BLOCKS_AT(, y)[(size_t)(n0 + i) * k_blocks + kb] =
+            *OUTPUT_BLOCK(y, n0 + i, kb) =
                 activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
         }
     }

@@ -121,6 +121,7 @@ class Device:
         self.pid = os.getpid()
         self._context: pyopencl.Context | None = None
         self._queue: pyopencl.CommandQueue | None = None
+        self._copy_queue: pyopencl.CommandQueue | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -143,6 +144,15 @@ class Device:
             if self._queue is None:
                 self._queue = self._create("clCreateCommandQueue", lambda cl: cl.CommandQueue(context))
             return self._queue
+
+    @property
+    def copy_queue(self) -> pyopencl.CommandQueue:
+        """A second in-order queue, for copies beside kernels; created on first use."""
+        context = self.context
+        with self._lock:
+            if self._copy_queue is None:
+                self._copy_queue = self._create("clCreateCommandQueue", lambda cl: cl.CommandQueue(context))
+            return self._copy_queue
 
     def _create(self, call: str, make: Any) -> Any:
         cl = drivers.opencl()

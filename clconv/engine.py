@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 
 from . import planner
-from ._core.executor import Recorder, Recording
+from ._core.executor import Recording
 from ._core.memory import Allocator, Slab, Tensor
+from ._core.recorder import Recorder
 from .device import Device
 from .errors import ArgumentError, BudgetError
 from .graph import Node, Value, from_storage, public_array, to_storage
 from .mapped import packed_weights
-from .packing import Array, pack_parts, unpack
-from .plan import MAPPED, Plan, Residence, settle
+from .packing import Array, pack_parts, slice_blocks, unpack
+from .plan import MAPPED, STREAMED, Plan, Residence, settle
 from .planner import Reads, Step, View
 from .program import ProgramKey, Progress, build_programs, shown
+from .shapes import blocks
 
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 
@@ -59,24 +61,29 @@ class Session:
         self._residence: Residence | None = None
         self._values: dict[str, Value] = {}
         self._slabs: dict[str, list[Slab]] = {}
+        self._files: dict[str, list[Array]] = {}
         self._arena: list[Slab] = []
         self.planned_bytes = 0  # what is loaded plus the arena, as planned
         self._executables: OrderedDict[int, _Executable] = OrderedDict()
 
-    def load(self, values: Mapping[str, Value], arrays: Mapping[str, Array], *, mapped: bool = False) -> None:
+    def load(
+        self, values: Mapping[str, Value], arrays: Mapping[str, Array], residence: Residence | None = None
+    ) -> None:
         """Allocates persistent values and fills them; those without an array by name become zero.
 
         Args:
-            mapped: weights stay in a file, in the form that kernels read.
+            residence: where they live (default: all on the device). What is mapped or streamed stays in a file, in the
+                form that kernels read.
         """
         with self._lock:
             self.release()
-            self._residence = settle(values.values(), self.device.facts, mapped=mapped)
+            self._residence = residence or settle(values.values(), self.device.facts)
             self._values = dict(values)
             for tag, sizes in self._residence.slab_bytes.items():
-                if tag == MAPPED:
-                    files = packed_weights(values, arrays, self._residence, self.device.facts.block)
-                    self._slabs[tag] = [self.allocator.wrap(file, tag, "loading weights") for file in files]
+                if tag in (MAPPED, STREAMED):
+                    self._files[tag] = packed_weights(values, arrays, self._residence, tag, self.device.facts.block)
+                    if tag == MAPPED:
+                        self._slabs[tag] = [self.allocator.wrap(f, tag, "loading weights") for f in self._files[tag]]
                     continue
                 self._slabs[tag] = [self.allocator.allocate(size, tag, f"loading {tag}") for size in sizes]
                 for slab in self._slabs[tag]:
@@ -84,7 +91,7 @@ class Session:
             self._count()
             for name, value in values.items():
                 array = public_array(value, arrays)
-                if array is not None and self._residence.places[name][0] != MAPPED:
+                if array is not None and self._residence.places[name][0] not in self._files:
                     self.write(name, array)
 
     @property
@@ -234,6 +241,19 @@ class Session:
             slab.release()
         self._arena = []
 
+    def _weights(self, view: View) -> Any:
+        """What a view shows of a persistent value: on the device, or, streamed, the bytes of its file."""
+        assert self._residence is not None
+        value, block = view.value, self.device.facts.block
+        tag, slab, offset = self._residence.places[value.name]
+        if tag == STREAMED:
+            first = offset
+            if view.channels is not None:
+                unit = slice_blocks(value.spec) * block
+                first += value.spec.nbytes(block) // blocks(value.spec.shape[0], unit) * (view.channels[0] // unit)
+            return self._files[tag][slab][first : first + view.spec.nbytes(block)]
+        return _part(self.tensor(self._values[value.name]), view, block)
+
     def _record(self, plan: Plan, recorder: Recorder) -> tuple[dict[Value, Tensor], list[Node]]:
         """Records all steps; where values are that are stored whole, or in part, and the node of each launch."""
         block = plan.facts.block
@@ -254,8 +274,8 @@ class Session:
             if reads is None:
                 return None
             if reads.value.persistent:
-                return self.tensor(self._values[reads.value.name])
-            return _rows(tensors[reads.value], reads, block)
+                return self._weights(reads)
+            return _part(tensors[reads.value], reads, block)
 
         launched: list[Node] = []
         for step in plan.schedule.steps:
@@ -278,7 +298,7 @@ class Session:
             for slabs in self._slabs.values():
                 for slab in slabs:
                     slab.release()
-            self._slabs = {}
+            self._slabs, self._files = {}, {}
             self._residence = None
             self._values = {}
             self._count()
@@ -304,20 +324,18 @@ class _Executable:
         self.fresh, self.progress = False, None
 
 
-def _rows(stored: Tensor, view: View, block: int) -> Tensor:
+def _part(stored: Tensor, view: View, block: int) -> Tensor:
     """The part of a stored tensor that a view shows."""
-    if view.rows is None:
+    if view.whole:
         return stored
     spec = stored.spec
-    width = spec.shape[3] * (block if spec.layout == "block" else 1)
-    start = view.at * width * 4
-    return Tensor(
-        stored.slab,
-        stored.offset_bytes + start,
-        view.spec,
-        stored.nbytes - start,
-        plane=spec.shape[2] * spec.shape[3],
-    )
+    plane = spec.shape[2] * spec.shape[3]
+    if view.channels is not None:
+        start = view.channels[0] * plane * 4  # whole blocks
+    else:
+        start = view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * 4
+    depth = blocks(spec.shape[1], block) if spec.layout == "block" else 0
+    return Tensor(stored.slab, stored.offset_bytes + start, view.spec, stored.nbytes - start, plane, depth)
 
 
 def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """The plan of a graph for a budget: what costs least time among what fits, found before anything is allocated.
 
-From the fastest to the smallest: everything in the device's memory; weights left in a mapped file, where the device
-reads the host's memory; runs of layers in strips of rows; another algorithm, unless that is ruled out.
+From the fastest to the smallest: everything in the device's memory; weights left in a mapped file where the device
+reads the host's memory, or brought from it in parts where it does not; another algorithm, unless that is ruled out;
+runs of layers in strips of rows.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Callable, Sequence
 from ._core.layer import Choice
 from .device import DeviceFacts
 from .errors import BudgetError
-from .graph import Graph
-from .plan import Plan, costs_of, first, make_plan
+from .graph import Graph, Value
+from .plan import Plan, costs_of, first, make_plan, whole_choices
 from .planner import Found, Search, format_bytes
-from .planner.steps import Pick, schedule
+from .planner.steps import Pick
 
+PART_BYTES = (8 << 20, 2 << 20, 512 << 10, 128 << 10)  # of streamed weights at a time, what is tried in order
+SMALL_BYTES = 32 << 10  # weights below stay on the device
 ATTEMPTS = 4  # the arena can be a little larger than what is alive: the search is repeated with less
 
 
@@ -37,7 +40,6 @@ class Fitting:
         self._graphs: dict[int, Graph] = {}
         self._plans: dict[object, Plan] = {}
         self._searches: dict[tuple[int, Pick], Search] = {}
-        self._found: dict[object, Found | None] = {}
 
     def plan(self, budget: int | None, *, exact: bool = False, who: str = "net") -> Plan:
         """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
@@ -65,10 +67,15 @@ class Fitting:
     def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
         """The fastest plan without strips that fits, or None."""
         limit = self.facts.global_bytes if budget is None else budget
-        for variant in range(1 if exact else len(self._make)):
-            for mapped in self._mappings(variant):
+        variants = range(1 if exact else len(self._make))
+        for variant in variants:
+            for mapped in (False, True) if self.facts.maps_files else (False,):
                 if (plan := self._whole(variant, mapped)).peak_bytes <= limit:
                     return plan
+        if not self.facts.maps_files:
+            for variant in variants:
+                if (found := self._streamed(variant, limit)) is not None:
+                    return found
         return None
 
     def smallest(self, *, exact: bool = False) -> Plan:
@@ -78,13 +85,9 @@ class Fitting:
             key = ("smallest", variant)
             if key not in self._plans:
                 found = self._search(variant, least_workspace).least()
-                self._plans[key] = self._planned(variant, least_workspace, found)
+                self._plans[key] = self._in_strips(variant, least_workspace, found)
             plans.append(self._plans[key])
         return min(plans, key=lambda plan: plan.peak_bytes)
-
-    def _mappings(self, variant: int) -> Sequence[bool]:
-        """Whether weights may stay in a file, the better way first."""
-        return (False, True) if self.facts.maps_files and self._graph(variant).persistent else (False,)
 
     def _graph(self, variant: int) -> Graph:
         if variant not in self._graphs:
@@ -97,14 +100,46 @@ class Fitting:
             self._plans[key] = make_plan(self._graph(variant), self.facts, mapped=mapped)
         return self._plans[key]
 
+    def _weights(self, variant: int) -> list[Value]:
+        """Weights worth streaming, the largest first."""
+        size = self.facts.block
+        values = [v for v in self._graph(variant).persistent.values() if v.role == "param"]
+        return sorted((v for v in values if v.spec.nbytes(size) >= SMALL_BYTES), key=lambda v: -v.spec.nbytes(size))
+
+    def _streamed(self, variant: int, limit: int) -> Plan | None:
+        """The plan that streams as few weights as it must, in the largest parts that fit; None where none fits."""
+        weights = self._weights(variant)
+        for part in PART_BYTES:
+
+            def plan(count: int, part: int = part) -> Plan:
+                key = ("streamed", variant, part, count)
+                if key not in self._plans:
+                    streams = dict.fromkeys(weights[:count], part)
+                    self._plans[key] = make_plan(self._graph(variant), self.facts, streams=streams)
+                return self._plans[key]
+
+            low, high = 1, len(weights)
+            if not weights or plan(high).peak_bytes > limit:
+                continue
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if plan(middle).peak_bytes <= limit else (middle + 1, high)
+            return plan(high)
+        return None
+
+    def _streams(self, variant: int) -> dict[Value, int]:
+        """What is streamed beside strips: everything that cannot be mapped, in the smallest parts."""
+        return {} if self.facts.maps_files else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
+
     def _search(self, variant: int, pick: Pick) -> Search:
         if (variant, pick) not in self._searches:
-            graph = self._graph(variant)
-            plan = make_plan(graph, self.facts, pick=pick)
-            workspace = {step.node: step.choice.workspace_bytes for step in schedule(graph, self.facts, pick).steps}
-            self._searches[variant, pick] = Search(
-                graph, self.facts.block, plan.live_bytes, costs_of(graph, self.facts), workspace
-            )
+            graph, streams, block = self._graph(variant), self._streams(variant), self.facts.block
+            plan = make_plan(graph, self.facts, pick=pick, streams=streams)
+            besides = {
+                node: (choice.workspace_bytes, sum(v.spec.nbytes(block) for v in node.reads if v in streams))
+                for node, choice in whole_choices(graph, self.facts, pick).items()
+            }
+            self._searches[variant, pick] = Search(graph, block, plan.live_bytes, costs_of(graph, self.facts), besides)
         return self._searches[variant, pick]
 
     def _strips(self, variant: int, pick: Pick, limit: int) -> Plan | None:
@@ -112,23 +147,28 @@ class Fitting:
         key = ("strips", variant, pick, limit)
         if key in self._plans:
             return self._plans[key]
-        held = self._whole(variant, self.facts.maps_files)
+        held = make_plan(self._graph(variant), self.facts, mapped=self.facts.maps_files, streams=self._streams(variant))
         room = limit - held.residence.nbytes()
         aim = room
         for _ in range(ATTEMPTS):
             found = self._search(variant, pick).within(aim) if aim > 0 else None
             if found is None:
                 return None
-            plan = self._planned(variant, pick, found)
+            plan = self._in_strips(variant, pick, found)
             if plan.peak_bytes <= limit:
                 self._plans[key] = plan
                 return plan
             aim -= plan.arena.nbytes - room
         return None
 
-    def _planned(self, variant: int, pick: Pick, found: Found) -> Plan:
+    def _in_strips(self, variant: int, pick: Pick, found: Found) -> Plan:
         return make_plan(
-            self._graph(variant), self.facts, pick=pick, segments=found.segments, mapped=self.facts.maps_files
+            self._graph(variant),
+            self.facts,
+            pick=pick,
+            segments=found.segments,
+            mapped=self.facts.maps_files,
+            streams=self._streams(variant),
         )
 
     def _refusal(self, smallest: Plan, limit: int, asked: bool, exact: bool, who: str) -> str:

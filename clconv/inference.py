@@ -121,12 +121,12 @@ class Inference:
         """A session with the weights that the plan reads; the one at hand where it serves."""
         if self._session is not None and plan is self._opened and self._session.allocator.budget == budget:
             return self._session
-        mapped = bool(plan.mapped_bytes)
-        held = (mapped, *((name, value.spec) for name, value in plan.graph.persistent.items()))
+        places = plan.residence.places
+        held = tuple((name, value.spec, places[name][0]) for name, value in plan.graph.persistent.items())
         if self._session is None or self._loaded != held or self._session.allocator.budget != budget:
             self.release()
             session = Session(self.device, budget)
-            session.load(plan.graph.persistent, arrays, mapped=mapped)
+            session.load(plan.graph.persistent, arrays, plan.residence)
             self._session, self._loaded = session, held
         self._opened = plan
         return self._session

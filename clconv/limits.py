@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import settings
-from ._core.executor import Recorder, Recording
+from ._core.executor import Recording
 from ._core.layer import looped
 from ._core.memory import Allocator, Tensor
+from ._core.recorder import Recorder
 from .device import Device
 from .files import write_atomically
 from .program import ProgramKey, build_programs

@@ -20,16 +20,16 @@ from .errors import DataError
 from .files import replacing
 from .graph import Value, public_array, to_storage
 from .packing import Array, pack_parts
-from .plan import MAPPED, Residence
+from .plan import Residence
 
 FOLDER_BYTES = 8 << 30  # of all files together, but for the one in use
 FORMAT = 1  # of the files; part of their names
 
 
 def packed_weights(
-    values: Mapping[str, Value], arrays: Mapping[str, Array], residence: Residence, block: int
+    values: Mapping[str, Value], arrays: Mapping[str, Array], residence: Residence, tag: str, block: int
 ) -> list[Array]:
-    """The bytes of each slab of weights, mapped from files that are made where they are missing.
+    """The bytes of each slab of a tag, mapped from files that are made where they are missing.
 
     Args:
         values, arrays: persistent values, and the public arrays by name. residence: where each of them lives.
@@ -39,8 +39,8 @@ def packed_weights(
     """
     folder = settings.cache_folder() / "weights"
     slabs = []
-    for number, size in enumerate(residence.slab_bytes[MAPPED]):
-        held = {name: place[2] for name, place in residence.places.items() if place[:2] == (MAPPED, number)}
+    for number, size in enumerate(residence.slab_bytes[tag]):
+        held = {name: place[2] for name, place in residence.places.items() if place[:2] == (tag, number)}
         path = folder / f"{_key(held, values, arrays, block)}.bin"
         if not (path.is_file() and path.stat().st_size == size):
             _write(path, size, held, values, arrays, block)

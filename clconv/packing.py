@@ -33,8 +33,13 @@ def pack(array: Array, spec: TensorSpec, block: int) -> Array:
         pairs, padded_c = blocks(k, 2 * block), blocks(c, block) * block
         padded = _pad_axes(array, {0: pairs * 2 * block, 1: padded_c})
         split = padded.reshape(pairs, 2, block, padded_c, r * s)
-        return np.ascontiguousarray(split.transpose(4, 0, 3, 1, 2))
+        return np.ascontiguousarray(split.transpose(0, 4, 3, 1, 2))
     return _pack_filter(array, spec, block)
+
+
+def slice_blocks(spec: TensorSpec) -> int:
+    """How many blocks of output channels lie together in stored weights; 0: they cannot be taken apart."""
+    return {"filter": 1, "winograd": 2}.get(spec.layout, 0) if spec.groups == 1 else 0
 
 
 CHUNK_BYTES = 4 << 20  # of packed weights at a time, about
@@ -43,10 +48,11 @@ CHUNK_BYTES = 4 << 20  # of packed weights at a time, about
 def pack_parts(array: Array, spec: TensorSpec, block: int) -> Iterator[Array]:
     """What `pack` gives in parts one behind the other: large weights never exist twice."""
     k = spec.shape[0]
-    if spec.layout != "filter" or spec.groups > 1 or spec.nbytes(block) <= CHUNK_BYTES:
+    unit = slice_blocks(spec) * block
+    if not unit or spec.nbytes(block) <= CHUNK_BYTES:
         yield pack(array, spec, block)
         return
-    step = max(1, CHUNK_BYTES * blocks(k, block) // spec.nbytes(block)) * block
+    step = max(1, CHUNK_BYTES * blocks(k, unit) // spec.nbytes(block)) * unit
     for first in range(0, k, step):
         part = array[first : first + step]
         yield pack(part, TensorSpec((len(part), *spec.shape[1:]), spec.dtype, spec.layout), block)
@@ -66,7 +72,7 @@ def unpack(stored: Array, spec: TensorSpec, block: int) -> Array:
         return np.ascontiguousarray(joined[:k, :c])
     if spec.layout == "winograd":
         k, c, r, s = spec.shape
-        joined = stored.transpose(1, 3, 4, 2, 0).reshape(blocks(k, 2 * block) * 2 * block, -1, r, s)
+        joined = stored.transpose(0, 3, 4, 2, 1).reshape(blocks(k, 2 * block) * 2 * block, -1, r, s)
         return np.ascontiguousarray(joined[:k, :c])
     return _unpack_filter(stored, spec, block)
 

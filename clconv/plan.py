@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import planner
 from ._core.layer import Choice, Cost
-from ._core.layout import ShiftRows
+from ._core.layout import ShiftRows, Upload
 from .device import DeviceFacts
 from .errors import OutOfMemoryError
 from .graph import Graph, Node, Value
@@ -20,7 +20,8 @@ TAGS = {
     "gradient": "gradients",
     "control": "control",
 }
-MAPPED = "mapped"  # weights that stay in a file: no memory of the device, and outside every budget
+# Weights that stay in a file, no memory of the device's and outside every budget: read there, or brought in parts.
+MAPPED, STREAMED = "mapped", "streamed"
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,19 @@ class Residence:
 
     def nbytes(self, tag: str | None = None) -> int:
         """Bytes of one tag, or of all that take memory."""
-        return sum(sum(sizes) for t, sizes in self.slab_bytes.items() if (t == tag if tag else t != MAPPED))
+        return sum(
+            sum(sizes) for t, sizes in self.slab_bytes.items() if (t == tag if tag else t not in (MAPPED, STREAMED))
+        )
 
 
-def settle(values: Iterable[Value], facts: DeviceFacts, *, mapped: bool = False) -> Residence:
+def settle(
+    values: Iterable[Value], facts: DeviceFacts, *, mapped: bool = False, streamed: Container[str] = ()
+) -> Residence:
     """Lays out persistent values one behind the other, in as few slabs as the device allows.
 
     Args:
-        mapped: weights stay in a file that is mapped into memory.
+        mapped: weights stay in a file that is mapped into memory. streamed: names of weights that stay in one too, but
+            are brought to the device when they are needed.
 
     Raises:
         OutOfMemoryError: one value alone is larger than the device allows in one allocation.
@@ -47,14 +53,16 @@ def settle(values: Iterable[Value], facts: DeviceFacts, *, mapped: bool = False)
     slabs: dict[str, list[int]] = {}
     places: dict[str, tuple[str, int, int]] = {}
     for value in values:
-        tag = MAPPED if mapped and TAGS[value.role] == "weights" else TAGS[value.role]
+        tag = TAGS[value.role]
+        if tag == "weights" and (mapped or value.name in streamed):
+            tag = MAPPED if mapped else STREAMED
         size = -(-value.spec.nbytes(facts.block) // planner.ALIGN) * planner.ALIGN
-        if size > facts.max_alloc_bytes:
+        if size > facts.max_alloc_bytes and tag != STREAMED:
             raise OutOfMemoryError(
                 f"{value.name}: {size} bytes in one piece, but {facts.name} allows at most {facts.max_alloc_bytes}"
             )
         sizes = slabs.setdefault(tag, [0])
-        if sizes[-1] + size > facts.max_alloc_bytes:
+        if sizes[-1] and sizes[-1] + size > facts.max_alloc_bytes:
             sizes.append(0)
         places[value.name] = (tag, len(sizes) - 1, sizes[-1])
         sizes[-1] += size
@@ -98,6 +106,11 @@ class Plan:
     def mapped_bytes(self) -> int:
         """Bytes of weights that are read from a mapped file; no memory of the device."""
         return self.residence.nbytes(MAPPED)
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes of weights that are brought to the device in parts, in every run."""
+        return self.residence.nbytes(STREAMED)
 
     @property
     def optimizer_bytes(self) -> int:
@@ -157,6 +170,7 @@ def make_plan(
     guard_bytes: int = 0,
     segments: Sequence[planner.Segment] = (),
     mapped: bool = False,
+    streams: Mapping[Value, int] | None = None,
 ) -> Plan:
     """Chooses algorithms and places every tensor of a graph whose passes have run.
 
@@ -165,11 +179,12 @@ def make_plan(
         guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
             (but for in-place layers), so that a write out of bounds can be seen afterwards.
         segments: the nodes that run in strips of rows. mapped: weights stay in a file.
+        streams: weights that stay in a file of which so many bytes are brought to the device at a time.
 
     Raises:
         OutOfMemoryError: a tensor is larger than the device allows in one allocation.
     """
-    schedule = planner.schedule(graph, facts, pick, segments)
+    schedule = planner.schedule(graph, facts, pick, segments, streams)
     intervals = planner.lifetimes(graph, schedule, facts.block)
     if guard_bytes:
         for interval in intervals:
@@ -182,7 +197,7 @@ def make_plan(
         _choices(schedule),
         intervals,
         planner.place(intervals, facts.max_alloc_bytes),
-        settle(graph.persistent.values(), facts, mapped=mapped),
+        settle(graph.persistent.values(), facts, mapped=mapped, streamed={value.name for value in streams or ()}),
         costs_of(graph, facts),
         tuple(segments),
     )
@@ -192,12 +207,20 @@ def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:
     """The choice of each node; of several strips that with the largest workspace."""
     found: dict[Node, Choice] = {}
     for step in schedule.steps:
-        if isinstance(step.layer, ShiftRows):
+        if isinstance(step.layer, ShiftRows | Upload):
             continue
         known = found.setdefault(step.node, step.choice)
         if step.choice.workspace_bytes > known.workspace_bytes:
             found[step.node] = step.choice
     return found
+
+
+def whole_choices(graph: Graph, facts: DeviceFacts, pick: Pick) -> dict[Node, Choice]:
+    """The choice for each node when it runs whole."""
+    return {
+        node: pick(node.layer.offered(facts, node.input_specs(), [value.spec for value in node.outputs]))
+        for node in graph.nodes
+    }
 
 
 def costs_of(graph: Graph, facts: DeviceFacts) -> dict[Node, Cost]:

@@ -26,7 +26,7 @@ class TensorSpec:
         plain    row-major, any rank
         filter   (K, C/g, R, S) stored as [ceil(K/B)][J][R][S][B of c][B of k], J input blocks per
                  output block (see `filter_blocks`); what no channel pair owns is zero
-        winograd (K, C, 6, 6) stored as [36][ceil(K/2B)][ceil(C/B)*B][2][B of k]: a transformed filter
+        winograd (K, C, 6, 6) stored as [ceil(K/2B)][36][ceil(C/B)*B][2][B of k]: a transformed filter
         local    (K, C, R, S, P, Q) stored as [ceil(K/B)][P][Q][ceil(C/B)][R][S][B of c][B of k]
     """
 
@@ -51,7 +51,7 @@ class TensorSpec:
             return (blocks(k, block), p, q, blocks(c, block), r, s, block, block)
         k, c, r, s = self.shape
         if self.layout == "winograd":
-            return (r * s, blocks(k, 2 * block), blocks(c, block) * block, 2, block)
+            return (blocks(k, 2 * block), r * s, blocks(c, block) * block, 2, block)
         j = filter_blocks(k, c * self.groups, self.groups, block)
         return (blocks(k, block), j, r, s, block, block)
 

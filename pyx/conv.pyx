@@ -21,6 +21,7 @@ class Conv2d(Residual):
     accepts = {"x": ("block", "plain"), "w": ("filter",)}
     pieces = ("x",)
     activates = True
+    slices = True
     strips = 1
     who = "conv"
 
@@ -98,6 +99,7 @@ class ConvTranspose2d(Layer):
     inputs = ("x", "w", "b")
     accepts = {"w": ("filter",)}
     activates = True
+    slices = True
     strips = 1
     who = "convtranspose"
 

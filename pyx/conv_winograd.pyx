@@ -43,6 +43,7 @@ class WinogradConv2d(Residual):
     accepts = {"w": ("winograd",)}
     pieces = ("x",)
     activates = True
+    slices = True
     strips = TILE
 
     def __init__(self, pads):

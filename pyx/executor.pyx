@@ -1,15 +1,13 @@
-"""Recording launches and replaying them.
+"""Replaying what was recorded: one cl_kernel per launch, its arguments set once.
 
-A layer records into a `Recorder`, which only notes what is to be launched: programs are then built in
-parallel, and `Recorder.finish` makes one cl_kernel per launch, sets its arguments once and returns a
-`Recording`. Replaying is a loop of enqueues on an in-order queue, without the GIL.
+A replay is a loop of enqueues on an in-order queue, and on a second one for copies, without the GIL.
 """
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from clconv.errors import DeviceLimitError, StateError
+from clconv.errors import StateError
 
 from . cimport opencl
 from .memory cimport Tensor
@@ -19,75 +17,15 @@ cdef uint32_t PROFILING_START = 0x1282
 cdef uint32_t PROFILING_END = 0x1283
 
 
-class Launch:
-    """One kernel launch as a layer described it.
-
-    Attributes:
-        file, kernel: the source in cl/ and the kernel's name. defines: its build definitions, sorted.
-        global_size, local_size: work-items; local_size None leaves it to the driver.
-        args: Tensor (a buffer and a 64-bit element offset), None (an absent tensor: likewise, never
-            read), int (32 bits) or float. label: "layer: kernel", for errors and profiles.
-    """
-
-    __slots__ = ("args", "defines", "file", "global_size", "kernel", "label", "local_size")
-
-    def __init__(self, file, kernel, defines, global_size, local_size, args, label):
-        self.file = file
-        self.kernel = kernel
-        self.defines = tuple(sorted((k, str(v)) for k, v in defines.items()))
-        self.global_size = tuple(global_size)
-        self.local_size = None if local_size is None else tuple(local_size)
-        self.args = args
-        self.label = label
-
-    @property
-    def program(self):
-        """What must be built for it: (file, defines)."""
-        return self.file, self.defines
-
-
-class Recorder:
-    """Takes down launches in order. `facts` are the device's; `label` names the layer being recorded."""
-
-    def __init__(self, facts):
-        self.facts = facts
-        self.label = ""
-        self.launches = []
-
-    def launch(self, file, kernel, global_size, args, *, defines=None, local_size=None, iterations=0):
-        """Appends a launch; see `Launch`.
-
-        Args:
-            iterations: at most so many loop iterations does a work-item run (layer.pyx: `looped`); 0: a few,
-                whatever the shapes.
-
-        Raises:
-            DeviceLimitError: more than the device computes rightly.
-        """
-        limit = self.facts.loop_limit
-        if limit and iterations > limit:
-            raise DeviceLimitError(
-                f"{self.label}: {kernel}: a work-item would run up to {iterations} loop iterations, but "
-                f"{self.facts.name} stops after about {limit} without an error; use another device"
-            )
-        self.launches.append(
-            Launch(file, kernel, defines or {}, global_size, local_size, args, f"{self.label}: {kernel}")
-        )
-
-    def programs(self):
-        """What must be built, each once, in order of first use."""
-        return list(dict.fromkeys(launch.program for launch in self.launches))
-
-    def finish(self, device, programs) -> Recording:
-        """The recording of all launches; `programs` maps what `programs()` lists to built programs."""
-        recording = Recording(device)
-        for launch in self.launches:
-            recording.append(launch, programs[launch.program])
-        return recording
-
-
 cdef struct Step:
-    cl_handle kernel
+    cl_handle kernel  # NULL: a copy
+    const void* source
+    cl_handle target
+    size_t target_offset
+    size_t nbytes
+    Py_ssize_t after  # the step on the other queue that must have run before, or -1
+    bint signals  # whether a step on the other queue waits for this one
+    cl_handle event
     uint32_t dims
     bint has_local
     size_t global_size[3]
@@ -95,12 +33,18 @@ cdef struct Step:
 
 
 cdef class Recording:
-    """Launches with their arguments set, ready to be replayed any number of times."""
+    """Launches with their arguments set, ready to be replayed any number of times.
+
+    Copies run on a queue of their own, beside the kernels before them: each waits for the kernel in front of it, which
+    is the last that may use what lies where it copies to, and the kernels that read the copy wait for it.
+    """
 
     cdef Step* steps
     cdef size_t count
     cdef size_t capacity
     cdef cl_handle queue
+    cdef cl_handle copy_queue  # NULL: there are no copies
+    cdef dict staged  # step of the copy to each tensor, by identity
     cdef readonly list labels
     cdef list keep  # what the kernels use must outlive them: tensors, programs, the device
 
@@ -111,6 +55,8 @@ cdef class Recording:
     def __init__(self, device):
         opencl.load()
         self.queue = <cl_handle><size_t>device.queue.int_ptr
+        self.copy_queue = NULL
+        self.staged = {}
         self.labels = []
         self.keep = [device]
 
@@ -120,7 +66,8 @@ cdef class Recording:
     def __dealloc__(self):
         cdef size_t i
         for i in range(self.count):
-            cl.release_kernel(self.steps[i].kernel)
+            if self.steps[i].kernel != NULL:
+                cl.release_kernel(self.steps[i].kernel)
         free(self.steps)
 
     cdef Step* _next(self) except NULL:
@@ -132,7 +79,29 @@ cdef class Recording:
             self.steps = grown
             self.capacity = 2 * self.capacity + 16
         memset(&self.steps[self.count], 0, sizeof(Step))
+        self.steps[self.count].after = -1
         return &self.steps[self.count]
+
+    def append_copy(self, copy):
+        """Appends a copy from the host."""
+        cdef const uint8_t[::1] data = copy.source
+        cdef Tensor target = copy.target
+        cdef Step* step = self._next()
+        cdef Py_ssize_t before = self.count
+        assert len(data) == target.nbytes, (copy.label, len(data), target.nbytes)
+        self.copy_queue = <cl_handle><size_t>self.keep[0].copy_queue.int_ptr
+        step.source, step.nbytes = &data[0], len(data)
+        step.target, step.target_offset = target.slab.handle, target.offset_bytes
+        step.signals = True
+        while before > 0 and self.steps[before - 1].kernel == NULL:
+            before -= 1
+        if before > 0:
+            step.after = before - 1
+            self.steps[before - 1].signals = True
+        self.staged[id(target)] = self.count
+        self.keep += [copy.source, target]
+        self.labels.append(copy.label)
+        self.count += 1
 
     def append(self, launch, program):
         """Makes the launch's kernel and sets its arguments."""
@@ -154,6 +123,46 @@ cdef class Recording:
                 if step.global_size[i] % step.local_size[i]:
                     step.global_size[i] += step.local_size[i] - step.global_size[i] % step.local_size[i]
         self._set_args(step.kernel, launch)
+        for arg in launch.args:
+            if id(arg) in self.staged:
+                step.after = max(step.after, <Py_ssize_t>self.staged[id(arg)])
+
+    cdef int32_t _enqueue(self, size_t i, cl_handle queue, cl_handle* event) noexcept nogil:
+        """Enqueues a step, after the one that it waits for if that has an event."""
+        cdef Step* step = &self.steps[i]
+        cdef cl_handle* before = NULL
+        if step.after >= 0 and self.steps[step.after].event != NULL:
+            before = &self.steps[step.after].event
+        if step.kernel == NULL:
+            return cl.enqueue_write(
+                queue, step.target, 0, step.target_offset, step.nbytes, step.source, before != NULL, before, event
+            )
+        return cl.enqueue_kernel(
+            queue, step.kernel, step.dims, NULL, step.global_size, step.local_size if step.has_local else NULL,
+            before != NULL, before, event,
+        )
+
+    cdef int32_t _overlapped(self, size_t* at) noexcept nogil:
+        """Enqueues all steps, copies on their own queue; `at`: the step that failed."""
+        cdef int32_t status = cl.finish(self.queue)  # what the last run computed may lie where the first copy goes
+        cdef size_t i = 0
+        while status == 0 and i < self.count:
+            at[0] = i
+            status = self._enqueue(
+                i, self.copy_queue if self.steps[i].kernel == NULL else self.queue,
+                &self.steps[i].event if self.steps[i].signals else NULL,
+            )
+            # Queues may wait for one another only once both are flushed.
+            if status == 0 and self.steps[i].signals:
+                status = cl.flush(self.copy_queue if self.steps[i].kernel == NULL else self.queue)
+            i += 1
+        if status == 0:
+            status = cl.flush(self.queue)
+        for i in range(self.count):
+            if self.steps[i].event != NULL:
+                cl.release_event(self.steps[i].event)
+                self.steps[i].event = NULL
+        return status
 
     cdef int _set_args(self, cl_handle kernel, object launch) except -1:
         cdef uint32_t index = 0
@@ -189,19 +198,17 @@ cdef class Recording:
         """
         cdef size_t i = 0
         cdef int32_t status = 0
-        cdef Step* step
         with nogil:
-            while i < self.count:
-                step = &self.steps[i]
-                status = cl.enqueue_kernel(
-                    self.queue, step.kernel, step.dims, NULL, step.global_size,
-                    step.local_size if step.has_local else NULL, 0, NULL, NULL,
-                )
-                if status != 0:
-                    break
-                i += 1
-            if status == 0:
-                status = cl.flush(self.queue)
+            if self.copy_queue != NULL:
+                status = self._overlapped(&i)
+            else:
+                while i < self.count:
+                    status = self._enqueue(i, self.queue, NULL)
+                    if status != 0:
+                        break
+                    i += 1
+                if status == 0:
+                    status = cl.flush(self.queue)
         if status != 0:
             check(status, self.labels[i] if i < self.count else "flush")
 
@@ -211,10 +218,7 @@ cdef class Recording:
         cdef int32_t status
         for i in range(self.count):
             with nogil:
-                status = cl.enqueue_kernel(
-                    self.queue, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
-                    self.steps[i].local_size if self.steps[i].has_local else NULL, 0, NULL, NULL,
-                )
+                status = self._enqueue(i, self.queue, NULL)
                 if status == 0:
                     status = cl.finish(self.queue)
             check(status, self.labels[i])
@@ -238,13 +242,7 @@ cdef class Recording:
         times = []
         try:
             for i in range(self.count):
-                check(
-                    cl.enqueue_kernel(
-                        handle, self.steps[i].kernel, self.steps[i].dims, NULL, self.steps[i].global_size,
-                        self.steps[i].local_size if self.steps[i].has_local else NULL, 0, NULL, &events[i],
-                    ),
-                    self.labels[i],
-                )
+                check(self._enqueue(i, handle, &events[i]), self.labels[i])
             check(cl.finish(handle), "waiting for the device")
             for i in range(self.count):
                 check(cl.event_profile(events[i], PROFILING_START, 8, &start, NULL), self.labels[i])

@@ -10,7 +10,7 @@ from clconv.shapes import TensorSpec, blocks
 from clconv._core.activation import unactivated
 from clconv._core.conv import ChannelSum, launch_sum
 from clconv._core.fc_gemm import record_rows, record_rows_grad, rows_choices, rows_grad_choices
-from clconv._core.layer import Choice, Cost, Layer, looped
+from clconv._core.layer import Choice, Cost, Layer, looped, output_args
 from clconv._core.optimizer import WeightGradient
 
 
@@ -20,6 +20,7 @@ class FullyConnected(Layer):
     inputs = ("x", "w", "b")
     accepts = {"w": ("filter",)}
     activates = True
+    slices = True
 
     @property
     def keeps(self):
@@ -55,7 +56,8 @@ class FullyConnected(Layer):
         x, w, b = ins
         length, k, activation = _length(w.spec, rec.facts.block), w.spec.shape[0], self.activation_args()
         if choice.name == "direct":
-            _launch_fc(rec, [x, w, b, outs[0]], x.spec.shape[0], length, k, activation, choice)
+            tensors = [x, w, b, *output_args(outs[0], rec.facts.block)]
+            _launch_fc(rec, tensors, x.spec.shape[0], length, k, activation, choice)
         else:
             record_rows(rec, x.spec.shape[0], length, k, x, w, b, outs[0], work, choice, activation)
 

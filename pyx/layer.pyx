@@ -49,6 +49,7 @@ class Layer:
         accepts: {input name: layouts it can read}; "block" where not listed.
         pieces: names of inputs that may be given as several pieces along the channels.
         activates: whether `activation` can be applied in the epilogue.
+        slices: blocks of output channels can be computed apart, from their part of the weights w; with the same bits.
         strips: outputs can be computed in strips of rows that start at multiples of it, with the same bits; 0: whole.
     """
 
@@ -61,6 +62,7 @@ class Layer:
     accepts = {}
     pieces = ()
     activates = False
+    slices = False
     strips = 0
     activation = "none"
     slope = 0.0

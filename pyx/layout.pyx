@@ -106,3 +106,13 @@ class ShiftRows(Layer):
         items = n * blocks(c, rec.facts.block) * w
         args = [ins[0], items, w, plane_of(ins[0]), self.start, 0, self.rows]
         rec.launch("layout.cl", "shift_rows", (items,), args, iterations=looped(self.rows))
+
+
+class Upload(Layer):
+    """Copies blocks of output channels of weights from the host to where they are staged."""
+
+    inputs = ("w",)
+    outputs = ("staged",)
+
+    def record(self, rec, ins, outs, work, choice):
+        rec.copy(ins[0], outs[0])

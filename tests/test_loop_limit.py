@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from clconv import tuning
-from clconv._core.executor import Recorder
 from clconv._core.layer import looped
+from clconv._core.recorder import Recorder
 from clconv.device import Device
 from clconv.errors import DeviceLimitError
 from clconv.reference import Case

@@ -30,6 +30,7 @@ class Layer:
     pieces: tuple[str, ...]
     reinterprets: bool
     activates: bool
+    slices: bool
     strips: int
     activation: str
     slope: float

@@ -32,7 +32,8 @@ class Search:
 
     Args:
         live_bytes: what is alive at each node when all run whole, workspace included.
-        strip_workspace: bytes that a strip of each node needs at most besides.
+        strip_bytes: what each node needs besides while it runs in strips: at most so much workspace, and so many
+            bytes of weights that are brought to the device before the first strip.
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class Search:
         block: int,
         live_bytes: Sequence[int],
         costs: dict[Node, Cost],
-        strip_workspace: dict[Node, int],
+        strip_bytes: dict[Node, tuple[int, int]],
     ) -> None:
         self.graph, self.block = graph, block
         self.whole = live_bytes
         self.price = [max(c.flops, BYTE_PRICE * c.traffic_bytes) for c in (costs[node] for node in graph.nodes)]
-        self.workspace = [strip_workspace[node] for node in graph.nodes]
+        self.workspace = [strip_bytes[node][0] for node in graph.nodes]
+        self.weights = [strip_bytes[node][1] for node in graph.nodes]
         self.able = [can_strip(node) for node in graph.nodes]
         self._spans = _spans(graph)
         self._peaks: dict[Segment, int] = {}
@@ -148,7 +150,7 @@ class Search:
             count = -(-height // segment.rows)
             numbers = sorted({*range(min(FIRST_STRIPS, count)), *range(max(count - LAST_STRIPS, 0), count)})
             strips = chain.strips(segment.rows, numbers)
-            total = self._crossing(*span)
+            total = self._crossing(*span) + sum(self.weights[segment.start : segment.stop])
             passing = list(self.workspace[segment.start : segment.stop])  # bytes at each node, for one strip
             for place, node in enumerate(chain.nodes):
                 (value,) = node.outputs

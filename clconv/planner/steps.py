@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .._core.layer import Choice, Layer
-from .._core.layout import ShiftRows
+from .._core.layout import ShiftRows, Upload
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Operand, Value
-from ..shapes import TensorSpec
+from ..packing import slice_blocks
+from ..shapes import TensorSpec, blocks
 from .strips import Rows, Segment, heights, inner_values, strip_rows
 
 Pick = Callable[[Sequence[Choice]], Choice]
@@ -17,16 +18,29 @@ Pick = Callable[[Sequence[Choice]], Choice]
 
 @dataclass(frozen=True)
 class View:
-    """A value as a layer is given it: whole, or rows (begin, end), the first of which is row `at` of what is stored."""
+    """A value as a layer is given it.
+
+    Attributes:
+        rows: the rows (begin, end) that it sees, the first of which is row `at` of what is stored; None: all.
+        channels: the channels (begin, end) that it sees, whole blocks of them; None: all.
+    """
 
     value: Value
     rows: Rows | None = None
     at: int = 0
+    channels: tuple[int, int] | None = None
 
     @property
     def spec(self) -> TensorSpec:
-        """The spec of these rows."""
+        """The spec of what it sees."""
+        if self.channels is not None:
+            return with_channels(self.value.spec, self.channels[1] - self.channels[0])
         return self.value.spec if self.rows is None else with_rows(self.value.spec, self.rows[1] - self.rows[0])
+
+    @property
+    def whole(self) -> bool:
+        """Whether it sees everything."""
+        return self.rows is None and self.channels is None
 
 
 Reads = View | None | tuple[View, ...]
@@ -44,8 +58,8 @@ class Step:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the node itself, not a strip of it."""
-        return bool(self.outputs) and all(view.rows is None for view in self.outputs)
+        """Whether it is the node itself, not a part of it."""
+        return self.layer is self.node.layer and all(view.whole for view in self.outputs)
 
     @property
     def views(self) -> list[View]:
@@ -78,22 +92,97 @@ def with_rows(spec: TensorSpec, rows: int) -> TensorSpec:
     return TensorSpec((n, c, rows, w), spec.dtype, spec.layout, spec.groups)
 
 
-def schedule(graph: Graph, facts: DeviceFacts, pick: Pick, segments: Sequence[Segment] = ()) -> Schedule:
-    """The steps of a graph: strips for the nodes of `segments`, which come in order, all others whole."""
+def with_channels(spec: TensorSpec, channels: int) -> TensorSpec:
+    """The spec with so many channels: of images along the second axis, of weights output channels along the first."""
+    axis = 1 if spec.layout == "block" else 0
+    shape = (*spec.shape[:axis], channels, *spec.shape[axis + 1 :])
+    return TensorSpec(shape, spec.dtype, spec.layout, spec.groups)
+
+
+def schedule(
+    graph: Graph,
+    facts: DeviceFacts,
+    pick: Pick,
+    segments: Sequence[Segment] = (),
+    streams: Mapping[Value, int] | None = None,
+) -> Schedule:
+    """The steps of a graph: strips for the nodes of `segments`, which come in order, all others whole.
+
+    Args:
+        streams: weights that the host holds, and how many bytes of each are brought to the device at a time.
+    """
     found = Schedule()
     begin = 0
     for segment in segments:
-        _whole(found, graph.nodes[begin : segment.start], facts, pick)
-        _strips(found, graph, segment, facts, pick)
+        _whole(found, graph.nodes[begin : segment.start], facts, pick, streams or {})
+        staged = _stage(found, graph.nodes[segment.start : segment.stop], streams or {})
+        _strips(found, graph, segment, facts, pick, staged)
         begin = segment.stop
-    _whole(found, graph.nodes[begin:], facts, pick)
+    _whole(found, graph.nodes[begin:], facts, pick, streams or {})
+    _prefetch(found.steps)
     return found
 
 
-def _whole(found: Schedule, nodes: Sequence[Node], facts: DeviceFacts, pick: Pick) -> None:
+def _prefetch(steps: list[Step]) -> None:
+    """Lets each upload begin one step earlier, so that it goes on while that step computes."""
+    for i in range(1, len(steps)):
+        if isinstance(steps[i].layer, Upload) and not isinstance(steps[i - 1].layer, Upload):
+            steps[i - 1], steps[i] = steps[i], steps[i - 1]
+
+
+def _stage(found: Schedule, nodes: Sequence[Node], streams: Mapping[Value, int]) -> dict[Value, Value]:
+    """Brings the streamed weights of some nodes to the device, whole; where they are staged."""
+    staged: dict[Value, Value] = {}
     for node in nodes:
+        for value in node.reads:
+            if value in streams and value not in staged:
+                staged[value] = _upload(found, node, View(value))
+    return staged
+
+
+def _upload(found: Schedule, node: Node, source: View) -> Value:
+    """A step that brings a part of weights to the device; where it is staged."""
+    target = Value(f"{source.value.name} staged", source.spec)
+    found.steps.append(Step(node, Upload(), Choice("upload"), (source,), (View(target),)))
+    return target
+
+
+def _sliced(found: Schedule, node: Node, facts: DeviceFacts, pick: Pick, streams: Mapping[Value, int]) -> None:
+    """A node whose weights come in parts of blocks of output channels, each computed when it is there."""
+    weight, (y,) = node.inputs[1], node.outputs
+    assert isinstance(weight, Value)
+    k, unit = y.spec.shape[1], slice_blocks(weight.spec) * facts.block
+    per_unit = weight.spec.nbytes(facts.block) // blocks(k, unit)
+    size = max(1, streams[weight] // per_unit) * unit
+    for begin in range(0, k, size):
+        channels = (begin, min(begin + size, k))
+        staged = _upload(found, node, View(weight, channels=channels))
+
+        def part(operand: Operand, channels: tuple[int, int] = channels) -> Reads:
+            return _view(operand, lambda value: View(value, channels=channels))
+
+        inputs = (_view(node.inputs[0], None), View(staged), *(part(operand) for operand in node.inputs[2:]))
+        output = View(y, channels=channels)
+        choice = pick(node.layer.offered(facts, [_spec(reads) for reads in inputs], [output.spec]))
+        found.steps.append(Step(node, node.layer, choice, inputs, (output,)))
+
+
+def can_slice(node: Node, value: Value) -> bool:
+    """Whether a node can compute blocks of output channels from their part of the weights."""
+    return node.layer.slices and len(node.inputs) > 1 and node.inputs[1] is value and bool(slice_blocks(value.spec))
+
+
+def _whole(
+    found: Schedule, nodes: Sequence[Node], facts: DeviceFacts, pick: Pick, streams: Mapping[Value, int]
+) -> None:
+    for node in nodes:
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        if isinstance(weight, Value) and weight in streams and can_slice(node, weight):
+            _sliced(found, node, facts, pick, streams)
+            continue
+        staged = _stage(found, [node], streams)
         choice = pick(node.layer.offered(facts, node.input_specs(), [value.spec for value in node.outputs]))
-        inputs = tuple(_view(operand, None) for operand in node.inputs)
+        inputs = tuple(_view(operand, lambda value: View(staged.get(value, value))) for operand in node.inputs)  # noqa: B023
         found.steps.append(Step(node, node.layer, choice, inputs, tuple(View(value) for value in node.outputs)))
 
 
@@ -104,7 +193,14 @@ def _view(operand: Operand, view: Callable[[Value], View] | None) -> Reads:
     return None if operand is None else make(operand)
 
 
-def _strips(found: Schedule, graph: Graph, segment: Segment, facts: DeviceFacts, pick: Pick) -> None:
+def _strips(
+    found: Schedule,
+    graph: Graph,
+    segment: Segment,
+    facts: DeviceFacts,
+    pick: Pick,
+    staged: Mapping[Value, Value],
+) -> None:
     """Strip by strip, the rows of each node that the strip's end needs. Rows that later strips need are kept.
 
     A value that only the segment reads is stored in part: before new rows come, the kept ones are moved to the front.
@@ -125,7 +221,7 @@ def _strips(found: Schedule, graph: Graph, segment: Segment, facts: DeviceFacts,
                 continue
             if value in inner and rows[1] - base[value] > found.stored_rows[value]:
                 _make_room(found, node, value, base, strip.kept[value], rows[0])
-            _one_strip(found, node, rows, base, facts, pick)
+            _one_strip(found, node, rows, base, facts, pick, staged)
             done[node] = rows[1]
 
 
@@ -138,14 +234,22 @@ def _make_room(found: Schedule, node: Node, value: Value, base: dict[Value, int]
     base[value] = kept
 
 
-def _one_strip(found: Schedule, node: Node, rows: Rows, base: dict[Value, int], facts: DeviceFacts, pick: Pick) -> None:
+def _one_strip(
+    found: Schedule,
+    node: Node,
+    rows: Rows,
+    base: dict[Value, int],
+    facts: DeviceFacts,
+    pick: Pick,
+    staged: Mapping[Value, Value],
+) -> None:
     layer, needed = node.layer.strip(rows, heights(node))
     (value,) = node.outputs
 
     def part(name: str, operand: Operand) -> Reads:
         wanted = needed.get(name)
         if wanted is None:
-            return _view(operand, None)
+            return _view(operand, lambda v: View(staged.get(v, v)))
         return _view(operand, lambda v: View(v, wanted, wanted[0] - base.get(v, 0)))
 
     inputs = tuple(part(name, operand) for name, operand in zip(node.layer.inputs, node.inputs, strict=True))

@@ -1,0 +1,43 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..device import Device, DeviceFacts
+from .executor import Recording
+
+Program = tuple[str, tuple[tuple[str, str], ...]]
+
+class Launch:
+    file: str
+    kernel: str
+    defines: tuple[tuple[str, str], ...]
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None
+    args: Sequence[Any]
+    label: str
+    @property
+    def program(self) -> Program: ...
+
+class Copy:
+    source: Any
+    target: Any
+    label: str
+
+class Recorder:
+    facts: DeviceFacts
+    label: str
+    launches: list[Launch | Copy]
+    def __init__(self, facts: DeviceFacts) -> None: ...
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        global_size: Sequence[int],
+        args: Sequence[Any],
+        *,
+        defines: Mapping[str, object] | None = None,
+        local_size: Sequence[int] | None = None,
+        iterations: int = 0,
+    ) -> None: ...
+    def copy(self, source: Any, target: Any) -> None: ...
+    def programs(self) -> list[Program]: ...
+    def finish(self, device: Device, programs: Mapping[Program, Any]) -> Recording: ...
