@@ -6,7 +6,7 @@
 //               same taps). Also a fully-connected layer (images are pixels), and GROUPS at once (a product for each).
 //   sum_chunks  y = f(residual + b + the sums of the chunks, in order)
 //
-// Tensors   x [N][C/B][H][W][B], or with PLANAR [N][C][H][W]; w filter blocks, with PAIRED [K/2B][C][2][B],
+// Tensors   x [N][C/B][H][W][B], or with PLANAR [N][C][H][W]; w filter blocks, with PAIRED [K/2B][POINTS][C][2][B],
 //           with SWAPPED [C/B][K][B of c]; bias [K/B][B]; y, residual [N][K/B][P][Q][B], residual optional and possibly
 //           y itself; y of single chunks one behind the other, without bias, residual and f
 // Tile      a work-group: BM = MT*TM pixels (of all images, one after the other) by NT*TB blocks of output channels
@@ -37,6 +37,9 @@
 #endif
 #ifndef PAIRED
 #define PAIRED 0
+#endif
+#ifndef POINTS
+#define POINTS 36
 #endif
 #ifndef SWAPPED
 #define SWAPPED 0
@@ -77,9 +80,11 @@
 #define SLOT_DEPTH(slot) ((slot) / BM)
 #endif
 
-// Row `row` (an input channel of a tap) of the filter of output block kb.
+// Row `row` (an input channel of a tap) of the filter of output block kb; transformed filters have one group per point.
 #if PAIRED
-#define FILTER_ROW(kb, row) (BLOCKS_AT(const, w) + ((size_t)((kb) / 2) * filter_rows + (row)) * 2 + (kb) % 2)
+#define IN_GROUP(kb) ((kb) - group * group_blocks)
+#define FILTER_ROW(kb, row) \
+    (BLOCKS_AT(const, w) + ((size_t)(IN_GROUP(kb) / 2 * POINTS + group) * filter_rows + (row)) * 2 + IN_GROUP(kb) % 2)
 #else
 #define FILTER_ROW(kb, row) (BLOCKS_AT(const, w) + (size_t)(kb) * filter_rows + (row))
 #endif
