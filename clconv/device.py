@@ -202,7 +202,8 @@ def survey(*, probe: bool = True, fresh: bool = False) -> Survey:
     """`devices`, with the platforms that list none and what may explain an absence."""
     found: list[DeviceInfo] = []
     empty: list[tuple[str, str]] = []
-    for number, platform in enumerate(_platforms()):
+    platforms = _platforms()
+    for number, platform in enumerate(platforms):
         name = f"{platform.name} {platform.version}".strip()
         try:
             listed = platform.get_devices()
@@ -216,8 +217,9 @@ def survey(*, probe: bool = True, fresh: bool = False) -> Survey:
     if probe and found:
         with ThreadPoolExecutor(len(found)) as pool:
             found = list(pool.map(lambda info: _probed(info, fresh), found))
-    note = drivers.register().note
-    return Survey(tuple(found), tuple(empty), (note,) if note else ())
+    late = drivers.register().note
+    notes = [late] if late else drivers.unloadable({platform.name.strip() for platform in platforms})
+    return Survey(tuple(found), tuple(empty), tuple(notes))
 
 
 def _platforms() -> list[Any]:
@@ -359,7 +361,9 @@ def _named(found: Survey, wanted: str) -> DeviceInfo:
         matches = [info for info in found.devices if wanted.lower() in info.text()]
     if not matches:
         listed = "; ".join(info.label() for info in found.devices)
-        raise DeviceChoiceError(f"device: no device is called {wanted!r}; there are: {listed}")
+        raise DeviceChoiceError(
+            "\n    ".join([f"device: no device is called {wanted!r}; there are: {listed}", *found.notes])
+        )
     matches = [_probed(info) for info in matches]
     working = [info for info in matches if info.works]
     if len(working) == 1:

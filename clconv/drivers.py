@@ -11,6 +11,7 @@ Everything in clconv reaches PyOpenCL through `opencl()`.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import importlib
 import importlib.metadata
@@ -18,7 +19,8 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -65,9 +67,9 @@ KNOWN_DRIVERS = (
 
 @dataclass(frozen=True)
 class Registration:
-    """What `register` did: the drivers it added, and why a driver may be missing all the same."""
+    """What `register` did: the drivers it added, with their libraries, and why one may be missing all the same."""
 
-    added: tuple[KnownDriver, ...] = ()
+    added: Mapping[KnownDriver, Path] = field(default_factory=dict)
     folder: Path | None = None
     note: str = ""
 
@@ -106,8 +108,24 @@ def register() -> Registration:
             note = f"drivers: OCL_ICD_VENDORS restricts the loader to {chosen}; unset it to find more"
         else:
             note = _late_note(added) if early else ""
-        _done = Registration(tuple(added), folder, note)
+        _done = Registration(added, folder, note)
     return _done
+
+
+def unloadable(platforms: Container[str]) -> list[str]:
+    """Sentences on drivers that were added but are none of the `platforms` found: why they cannot be loaded."""
+    notes = []
+    for driver, path in register().added.items():
+        if driver.platform in platforms:
+            continue
+        try:
+            ctypes.CDLL(str(path))
+        except OSError as error:
+            notes.append(
+                f"drivers: {driver.library} cannot be loaded here: {error}; where another package of this process has "
+                "loaded an older library of the same name (OpenVINO does, libtbb.so.12), call clconv.choose() before it"
+            )
+    return notes
 
 
 def _late_note(added: dict[KnownDriver, Path]) -> str:

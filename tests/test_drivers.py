@@ -57,12 +57,20 @@ def test_an_unregistered_driver_joins_the_others(machine) -> None:
     assert drivers.register() is done, "once per process"
 
 
+def test_a_driver_that_cannot_be_loaded_says_why(machine) -> None:
+    library = machine.libraries / "libnvidia-opencl.so.1"
+    library.write_text("no library")
+    (note,) = drivers.unloadable({"Portable Computing Language"})
+    assert note.startswith("drivers: libnvidia-opencl.so.1 cannot be loaded here: ") and str(library) in note
+    assert drivers.unloadable({"NVIDIA CUDA"}) == []
+
+
 @pytest.mark.parametrize("line", ["{lib}/libnvidia-opencl.so.1", "libnvidia-opencl.so.1", "libnvidia-opencl.so.535.1"])
 def test_a_registered_driver_is_not_registered_twice(machine, line: str) -> None:
     for name in ("libnvidia-opencl.so.1", "libnvidia-opencl.so.535.1"):
         (machine.libraries / name).write_text("")
     (machine.vendors / "nvidia.icd").write_text(line.format(lib=machine.libraries))
-    assert drivers.register().added == ()
+    assert not drivers.register().added
 
 
 def test_a_placeholder_path_does_not_count(machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,14 +83,14 @@ def test_a_placeholder_path_does_not_count(machine, monkeypatch: pytest.MonkeyPa
 def test_filenames_of_the_environment_count(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine.libraries / "libamdocl64.so").write_text("")
     monkeypatch.setenv("OCL_ICD_FILENAMES", f"libother.so{os.pathsep}libamdocl64.so")
-    assert drivers.register().added == ()
+    assert not drivers.register().added
 
 
 def test_one_driver_chosen_by_the_user_is_respected(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine.libraries / "libamdocl64.so").write_text("")
     monkeypatch.setenv("OCL_ICD_VENDORS", "libpocl.so")
     done = drivers.register()
-    assert done.added == () and os.environ["OCL_ICD_VENDORS"] == "libpocl.so"
+    assert not done.added and os.environ["OCL_ICD_VENDORS"] == "libpocl.so"
     assert done.note == "drivers: OCL_ICD_VENDORS restricts the loader to libpocl.so; unset it to find more"
 
 
@@ -90,7 +98,7 @@ def test_children_use_the_same_folder(machine, monkeypatch: pytest.MonkeyPatch) 
     (machine.libraries / "libamdocl64.so").write_text("")
     first = drivers.register().folder
     monkeypatch.setattr(drivers, "_done", None)
-    assert drivers.register().added == () and os.environ["OCL_ICD_VENDORS"] == str(first)
+    assert not drivers.register().added and os.environ["OCL_ICD_VENDORS"] == str(first)
 
 
 def test_a_damaged_private_folder_is_not_used(machine, monkeypatch: pytest.MonkeyPatch) -> None:
