@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 import clconv as cc
+from clconv.cli.display import busy
 from clconv.device import Device
 from clconv.limits import limits
 
@@ -201,6 +202,8 @@ def main(arguments: list[str]) -> int:
     only = [engine for engine in INFERENCE if engine in installed and engine in (given.only or INFERENCE)]
     device = cc.choose(given.device)
     assert device.queue  # before OpenVINO is loaded, whose TBB Intel's OpenCL runtime cannot share a process with
+    if note := busy():
+        print(note, file=sys.stderr)
     content = {"what": given.what, **surroundings(device), "rows": []}
     for name in given.networks:
         for batch in given.batch:

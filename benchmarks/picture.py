@@ -44,5 +44,5 @@ def draw(content: dict[str, Any], path: Path) -> None:
     title = f"{what}, images per run after the network's name, {machine['threads']} threads, float32"
     axes.set_title(f"{title}\n{machine['processor']}; clconv on {device['platform']} {device['driver']}", fontsize=9)
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    axes.legend(handles.values(), handles.keys(), fontsize=8, loc="lower right")
+    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=len(handles))
     figure.savefig(path, dpi=130)
