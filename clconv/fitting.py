@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ._core.layer import Choice
 from .device import DeviceFacts
-from .errors import BudgetError
+from .errors import BudgetError, OutOfMemoryError
 from .graph import Graph, Value
 from .plan import Plan, costs_of, first, make_plan, whole_choices
 from .planner import Found, Search, format_bytes
@@ -69,13 +69,13 @@ class Fitting:
         limit = self.facts.global_bytes if budget is None else budget
         variants = range(1 if exact else len(self._make))
         for variant in variants:
-            for mapped in (False, True) if self.facts.maps_files else (False,):
-                if (plan := self._whole(variant, mapped)).peak_bytes <= limit:
+            for mapped in (False, True) if self._maps(variant) else (False,):
+                plan = self._whole(variant, mapped)
+                if plan is not None and plan.peak_bytes <= limit:
                     return plan
-        if not self.facts.maps_files:
-            for variant in variants:
-                if (found := self._streamed(variant, limit)) is not None:
-                    return found
+        for variant in variants:
+            if not self._maps(variant) and (plan := self._streamed(variant, limit)) is not None:
+                return plan
         return None
 
     def smallest(self, *, exact: bool = False) -> Plan:
@@ -94,10 +94,19 @@ class Fitting:
             self._graphs[variant] = self._make[variant]()
         return self._graphs[variant]
 
-    def _whole(self, variant: int, mapped: bool) -> Plan:
+    def _maps(self, variant: int) -> bool:
+        """Whether weights can be read where they are mapped; those larger than an allocation cannot."""
+        most = max((v.spec.nbytes(self.facts.block) for v in self._graph(variant).persistent.values()), default=0)
+        return self.facts.maps_files and most <= self.facts.max_alloc_bytes
+
+    def _whole(self, variant: int, mapped: bool) -> Plan | None:
+        """The plan with all weights on the device, or all mapped; None where some are larger than an allocation."""
         key = ("whole", variant, mapped)
         if key not in self._plans:
-            self._plans[key] = make_plan(self._graph(variant), self.facts, mapped=mapped)
+            try:
+                self._plans[key] = make_plan(self._graph(variant), self.facts, mapped=mapped)
+            except OutOfMemoryError:
+                return None
         return self._plans[key]
 
     def _weights(self, variant: int) -> list[Value]:
@@ -129,7 +138,7 @@ class Fitting:
 
     def _streams(self, variant: int) -> dict[Value, int]:
         """What is streamed beside strips: everything that cannot be mapped, in the smallest parts."""
-        return {} if self.facts.maps_files else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
+        return {} if self._maps(variant) else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
 
     def _search(self, variant: int, pick: Pick) -> Search:
         if (variant, pick) not in self._searches:
@@ -147,7 +156,7 @@ class Fitting:
         key = ("strips", variant, pick, limit)
         if key in self._plans:
             return self._plans[key]
-        held = make_plan(self._graph(variant), self.facts, mapped=self.facts.maps_files, streams=self._streams(variant))
+        held = make_plan(self._graph(variant), self.facts, mapped=self._maps(variant), streams=self._streams(variant))
         room = limit - held.residence.nbytes()
         aim = room
         for _ in range(ATTEMPTS):
@@ -167,18 +176,19 @@ class Fitting:
             self.facts,
             pick=pick,
             segments=found.segments,
-            mapped=self.facts.maps_files,
+            mapped=self._maps(variant),
             streams=self._streams(variant),
         )
 
     def _refusal(self, smallest: Plan, limit: int, asked: bool, exact: bool, who: str) -> str:
         whose = "the budget" if asked else self.facts.name
-        fastest = self._whole(0, False)
+        fastest = self._whole(0, False) or self._whole(0, True)
         extra = ""
         if exact and (least := self.smallest()).peak_bytes < smallest.peak_bytes:
             extra = f", without exact=True {least.peak_bytes} ({format_bytes(least.peak_bytes)})"
         return (
             f"{who}: at least {smallest.peak_bytes} bytes ({format_bytes(smallest.peak_bytes)}) are needed{extra}, "
-            f"more than the {limit} of {whose}; {format_bytes(fastest.peak_bytes)} for the fastest run. "
-            "Nothing was allocated."
+            f"more than the {limit} of {whose}"
+            + (f"; {format_bytes(fastest.peak_bytes)} for the fastest run" if fastest else "")
+            + ". Nothing was allocated."
         )

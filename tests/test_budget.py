@@ -139,3 +139,13 @@ def test_a_batch_shrinks_until_it_fits(place):
     expected = net.predict(x)
     for wanted in (None, 5):
         np.testing.assert_array_equal(net.predict(x, batch_size=wanted, memory=least(net), exact=True), expected)
+
+
+def test_weights_larger_than_an_allocation_come_in_parts(place):
+    net = cc.Net([cc.FC(600), cc.ReLU(), cc.FC(10)], input_shape=(16, 10, 10), device=place, seed=4)
+    x = np.random.default_rng(0).standard_normal((3, 16, 10, 10), np.float32)
+    small = copy.copy(place)
+    small.facts = replace(place.facts, max_alloc_bytes=1 << 20)
+    limited = cc.Net(net.network, device=small, weights=net.get_weights())
+    assert limited.plan(3).streamed_bytes >= 600 * 1600 * 4 > limited.plan(3).peak_bytes
+    np.testing.assert_array_equal(limited.predict(x), net.predict(x))
