@@ -10,7 +10,7 @@
 // A whole number that orders as the float does.
 static inline int order_of(real x)
 {
-    const int bits = as_int(x + 0.0f); // no negative zero
+    const int bits = x == 0 ? 0 : as_int(x); // zeros are equal
     return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 

@@ -54,7 +54,7 @@ class BinaryBlocks(Binary):
 
 def _walk(shape, target, block):
     """Strides in vectors along images, blocks, rows and pixels of `target`, and 1 where one channel serves all."""
-    n, c, h, w = shape
+    _, c, h, w = shape
     strides = (blocks(c, block) * h * w, h * w, w, 1)
     single = int(c == 1 < target[1])
     return [*(0 if extent == 1 else stride for extent, stride in zip(shape, strides)), single]

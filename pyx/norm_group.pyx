@@ -56,7 +56,10 @@ class GroupNorm(Layer):
 
 
 class ChannelNorm(Layer):
-    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over the channels of one pixel. No gradient."""
+    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over the channels of one pixel.
+
+    It has no gradient.
+    """
 
     inputs = ("x", "weight", "bias")
     inplace = {"y": ("x",)}

@@ -61,6 +61,7 @@ BINARY = (
     "equal",
     "keep",  # a where b is not zero, else 0
 )
+BINARY_KEEPS = {"add": (), "sub": (), "div": ("b", "y"), "pow": ("a", "b", "y"), "keep": ("b",)}  # others: "a", "b"
 CONSTANT = ("greater", "greater_equal", "prelu_slope", "equal")  # their slope is zero almost everywhere
 
 
@@ -142,7 +143,7 @@ class Binary(Layer):
 
     @property
     def keeps(self):
-        return {"div": ("b", "y"), "pow": ("a", "b", "y"), "keep": ("b",)}.get(self.op, () if self.op in ("add", "sub") else ("a", "b"))
+        return BINARY_KEEPS.get(self.op, ("a", "b"))
 
     @property
     def differentiable(self):

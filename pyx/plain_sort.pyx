@@ -23,8 +23,9 @@ class TopK(Layer):
         floats("top k", specs)
         shape = list(specs[0].shape)
         axis = axis_of("top k", self.axis, len(shape))
-        if not 1 <= self.k <= shape[axis]:
-            raise ShapeError(f"top k: {self.k} of the {shape[axis]} values along axis {axis}; 1 to {shape[axis]} would fit")
+        n = shape[axis]
+        if not 1 <= self.k <= n:
+            raise ShapeError(f"top k: {self.k} of the {n} values along axis {axis}; 1 to {n} would fit")
         shape[axis] = self.k
         return plain(shape, who="top k"), plain(shape, "int32", "top k")
 

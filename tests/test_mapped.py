@@ -27,20 +27,20 @@ def anonymous_bytes():
     return int(line.split()[1]) * 1024
 
 
-def weights():
-    return np.arange(UNITS * VALUES, dtype=np.float32).reshape(UNITS, VALUES) % 251 / 251
+def weights(units=UNITS):
+    return np.arange(units * VALUES, dtype=np.float32).reshape(units, VALUES) % 251 / 251
 
 
-def write(path, *, external=False, edit=lambda data: data):
+def write(path, *, units=UNITS, external=False, edit=lambda data: data):
     """x (N, 3, 64, 64) -> Flatten -> Gemm; the file's other tensors are small."""
-    large = onnx.numpy_helper.from_array(weights(), "w")
-    bias = onnx.numpy_helper.from_array(np.arange(UNITS, dtype=np.float32), "b")
+    large = onnx.numpy_helper.from_array(weights(units), "w")
+    bias = onnx.numpy_helper.from_array(np.arange(units, dtype=np.float32), "b")
     nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Gemm", ["f", "w", "b"], ["y"], transB=1)]
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", F, ["N", 3, 64, 64])],
-        [helper.make_tensor_value_info("y", F, ["N", UNITS])],
+        [helper.make_tensor_value_info("y", F, ["N", units])],
         [bias, large, onnx.numpy_helper.from_array(np.float32([3]), "unused")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -69,15 +69,16 @@ def test_onnx_weights_are_mapped(external, tmp_path):
 
 
 def test_mapped_weights_compute_change_and_are_saved(tmp_path, device):
-    net = cc.load(write(tmp_path / "m.onnx"), device=device)
+    units = 40  # 2 MiB
+    net = cc.load(write(tmp_path / "m.onnx", units=units), device=device)
     x = np.random.default_rng(0).integers(-2, 3, (2, 3, 64, 64)).astype(np.float32)
-    expected = x.reshape(2, -1).astype(np.float64) @ weights().astype(np.float64).T + np.arange(UNITS)
+    expected = x.reshape(2, -1).astype(np.float64) @ weights(units).astype(np.float64).T + np.arange(units)
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-4, atol=1e-2)
     copy = net.get_weights()
     copy["w"][:] = 0  # a copy: the network does not notice
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-4, atol=1e-2)
     net.set_weights(copy)
-    np.testing.assert_array_equal(net.predict(x), np.broadcast_to(np.arange(UNITS), (2, UNITS)))
+    np.testing.assert_array_equal(net.predict(x), np.broadcast_to(np.arange(units), (2, units)))
     net.save(tmp_path / "m.onnx")  # over the file that is mapped
     np.testing.assert_array_equal(cc.load(tmp_path / "m.onnx", device=device).predict(x), net.predict(x))
 
