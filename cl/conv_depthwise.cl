@@ -182,12 +182,14 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
         }                                                                                                 \
     }
 
-__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void conv_depthwise_grad_w(
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_depthwise_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, parts), int channels, int batch, int h_in, int w_in, int p_out,
     int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top, int pad_left, int dilation_h,
-    int dilation_w, int rows_per_chunk)
+    int dilation_w, int chunks, int rows_per_chunk)
 {
     const int chunk = get_global_id(0), cb = get_global_id(1), c_blocks = BLOCKS(channels);
+    if (chunk >= chunks)
+        return;
     const int first_row = chunk * rows_per_chunk, end_row = min(first_row + rows_per_chunk, batch * p_out);
     __global VF *part = BLOCKS_AT(, parts) + ((size_t)chunk * c_blocks + cb) * kernel_h * kernel_w;
 #if TAPS

@@ -4,10 +4,13 @@
 //                    dw[k,c,r,s] = sum of dy[n,k,p,q] x[n, c, p*stride - pad + r*dilation, ...];
 //                    conv_grad.cl's sum_parts adds the chunks. Also a fully-connected layer's: images are pixels.
 //                    With UPDATE (one chunk) the sums are not stored, but w is stepped (optimizer.h).
+//   channel_sums     sums over a chunk of the pixels of db[k] = sum of dy[n,k,p,q]: each item takes every ITEMS-th
+//                    pixel, then halves of the items are added up
 //
 // Tensors   x channel blocks or, with PLANAR, [N][C][H][W]; dy channel blocks; dw filter blocks, once for each chunk
 // Tile      a work-group: MT*RT/B pairs of tap and input block (B rows each) by NT*TB blocks of output channels
-// Launch    ITEMS * (tiles of pairs), groups * tiles of output blocks, chunks
+// Launch    conv_gemm_grad: ITEMS * (tiles of pairs), groups * tiles of output blocks, chunks;
+//           channel_sums: ITEMS * chunks, output blocks; with ITEMS a power of two
 // Tunables  MT, NT  items per side (default 8, 8)   RT  rows per item, a multiple of B (default 8, or B)
 //           TB  output blocks per item (default 2, at most 4; RT*TB accumulators)
 //           BP  pixels per step (default 16)
@@ -157,4 +160,28 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void conv_gemm_grad(
                 PUT_GRADIENT(parts, (((size_t)chunk * k_blocks + kb) * pairs + pair) * B + i % B, acc[i][j]);
         }
     }
+}
+
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void channel_sums(TENSOR(const, dy), TENSOR(, parts),
+                                                                              int k_blocks, int plane, int pixels,
+                                                                              int chunk_pixels)
+{
+    __local VF sums[ITEMS];
+    const int item = get_local_id(0), chunk = get_group_id(0), kb = get_group_id(1);
+    const int first = chunk * chunk_pixels, last = min(pixels, first + chunk_pixels);
+    const Digits step = digits_of(ITEMS, 1, plane);
+    Digits at = digits_of(first + item, 1, plane);
+    VF sum = (VF)(0);
+    for (int pixel = first + item; pixel < last; pixel += ITEMS) {
+        sum += BLOCKS_AT(const, dy)[((size_t)at.high * k_blocks + kb) * plane + at.low];
+        at = advanced(at, step, 1, plane);
+    }
+    sums[item] = sum;
+    for (int apart = ITEMS / 2; apart > 0; apart /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (item < apart)
+            sums[item] += sums[item + apart];
+    }
+    if (item == 0)
+        BLOCKS_AT(, parts)[(size_t)chunk * k_blocks + kb] = sums[0];
 }

@@ -5,7 +5,7 @@ from clconv.shapes import TensorSpec, blocks, filter_blocks
 
 from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
-from clconv._core.conv_gemm_grad import conv_grad_choices, record_conv_grad
+from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped, output_args, piece_args, residual_args
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -188,7 +188,7 @@ class ConvGradW(WeightGradient):
         if found := conv_grad_choices(facts, self.spec, specs[1]):
             return found
         pairs = self.spec.elements(block) // (self.spec.shape[2] * self.spec.shape[3] * block * block)
-        chunks = split_rows(specs[1].shape[0] * specs[1].shape[2], pairs)
+        chunks = split_rows(specs[1].shape[0] * specs[1].shape[2], pairs, facts)
         return [Choice("direct", (("chunks", chunks),), chunks * self.spec.nbytes(block))]
 
     def record(self, rec, ins, outs, work, choice):
@@ -232,17 +232,22 @@ class ChannelSum(Layer):
 
     def choices(self, facts, specs, outs):
         n, k, p, _ = specs[0].shape
-        chunks = split_rows(n * p, blocks(k, facts.block))
+        if found := channel_sum_choices(facts, specs[0], outs[0]):
+            return found
+        chunks = split_rows(n * p, blocks(k, facts.block), facts)
         return [Choice("direct", (("chunks", chunks),), chunks * outs[0].nbytes(facts.block))]
 
     def record(self, rec, ins, outs, work, choice):
         n, k, p, q = ins[0].spec.shape
         chunks = dict(choice.tiles)["chunks"]
         k_blocks = blocks(k, rec.facts.block)
-        rows = ceil_div(n * p, chunks)
-        args = [ins[0], work, n, k_blocks, p, q, rows]
-        rec.launch("conv_grad.cl", "channel_sum", (chunks, k_blocks), args, local_size=(1, 1),
-                   iterations=looped(rows, looped(q // 4) + looped(q % 4)))
+        if choice.name != "direct":
+            record_channel_sum(rec, ins[0], work, chunks)
+        else:
+            rows = ceil_div(n * p, chunks)
+            args = [ins[0], work, n, k_blocks, p, q, rows]
+            rec.launch("conv_grad.cl", "channel_sum", (chunks, k_blocks), args, local_size=(1, 1),
+                       iterations=looped(rows, looped(q // 4) + looped(q % 4)))
         launch_sum(rec, work, [outs[0]], k_blocks, chunks)
 
 
@@ -258,17 +263,22 @@ def launch_sum(rec, parts, total, items, chunks, defines=None):
     )
 
 
+# Work-items that keep a large device of a class busy.
+_ITEMS = {"cpu": 64, "gpu": 4096}
+
+
 def ceil_div(a, b):
     """a / b rounded up."""
     return -(-a // b)
 
 
-def split_rows(rows, parallel):
-    """Into how many chunks a sum over `rows` is split, for about 64 work-items beside `parallel` others.
+def split_rows(rows, parallel, facts):
+    """Into how many chunks a sum over `rows` is split, for as many work-items as the class of kernels wants beside
+    `parallel` others.
 
-    A function of the shape alone: the order of the sum, and so its bits, must not depend on the device.
+    Within a class a function of the shape alone: the order of the sum, and so its bits, must not depend on the device.
     """
-    return max(1, min(rows, -(-64 // parallel)))
+    return max(1, min(rows, -(-_ITEMS[facts.kernels] // parallel)))
 
 
 def _check_channels(who, x, w, wanted):

@@ -151,7 +151,7 @@ class DepthwiseGradW(Layer):
 
     def choices(self, facts, specs, outs):
         n, c, p, _ = specs[1].shape
-        chunks = split_rows(n * p, blocks(c, facts.block))
+        chunks = split_rows(n * p, blocks(c, facts.block), facts)
         return [Choice("stencil", (("chunks", chunks),), chunks * self.spec.nbytes(facts.block))]
 
     def record(self, rec, ins, outs, work, choice):
@@ -161,13 +161,14 @@ class DepthwiseGradW(Layer):
         c_blocks = blocks(c, rec.facts.block)
         rows, taps = ceil_div(n * p, chunks), _taps(self.window)
         r, s = self.window.kernel
-        args = [x, dy, work, c, n, *x.spec.shape[2:], p, q, *self.window.args(), rows]
+        args = [x, dy, work, c, n, *x.spec.shape[2:], p, q, *self.window.args(), chunks, rows]
+        group = rec.facts.work_group
         if taps:
             iterations = looped(rows, 2 + looped(q, looped(taps))) + 2 * looped(taps * taps)
         else:
             iterations = looped(r, looped(s, looped(rows, looped(q // 4) + looped(3))))
         rec.launch("conv_depthwise.cl", "conv_depthwise_grad_w", (chunks, c_blocks), args,
-                   defines={"TAPS": taps}, local_size=(1, 1), iterations=iterations)
+                   defines={"TAPS": taps, "WG": group}, local_size=(group, 1), iterations=iterations)
         launch_sum(rec, work, [outs[0]], c_blocks * r * s, chunks)
 
 
@@ -207,11 +208,11 @@ def _walk(facts, y, tiles, per_tile):
     """How the outputs are cut into work-items: their number, the kernel's chunks, rows, spans and tiles, and the loop
     iterations of one with `per_tile` in each tile.
 
-    On a CPU an item takes several whole rows, as many as a limit of iterations allows, elsewhere one tile.
+    In the CPU class an item takes several whole rows, as many as a limit of iterations allows, elsewhere one tile.
     """
     n, c, p, _ = y.shape
     planes = n * blocks(c, facts.block)
-    if facts.kind != "cpu":
+    if facts.kernels != "cpu":
         return planes * p * tiles, [p, 1, tiles, tiles, 1], looped(1, looped(1, per_tile))
     rows = ceil_div(p, min(p, ceil_div(_CPU_ITEMS, planes)))
     per_row = looped(tiles, per_tile)

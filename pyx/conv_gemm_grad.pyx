@@ -8,6 +8,7 @@ from clconv._core.layer import Choice, looped, piece_args
 _SHAPES = ((16, 16, 8, 8, 8), (8, 8, 8, 8, 16), (8, 8, 4, 4, 16))
 _GROUPS = 512  # work-groups that keep a large device busy
 _CHUNK = 512  # pixels in a chunk, at least
+_SUM_ITEMS = 64  # work-items that sum up a chunk of a channel's pixels: the default MT * NT
 
 
 class GradProduct:
@@ -105,3 +106,21 @@ def record_grad(rec, product, x_args, defines, c_total, size, dy, total, update,
         iterations=iterations + 2 * looped(tiles["RT"], looped(tiles["TB"])),
     )
     return chunks
+
+
+def channel_sum_choices(facts, dy, total):
+    """Ways to compute the gradient of a bias, of spec `total`; none as of `conv_grad_choices`."""
+    if facts.kernels != "gpu" or facts.max_work_group < _SUM_ITEMS:
+        return []
+    n, k, p, q = dy.shape
+    chunks = max(1, min(_GROUPS // -(-k // 4), n * p * q // (16 * _SUM_ITEMS)))
+    return [Choice("group", (("chunks", chunks),), chunks * total.nbytes(facts.block))]
+
+
+def record_channel_sum(rec, dy, work, chunks):
+    """Records the sums of each chunk of pixels."""
+    n, k, p, q = dy.spec.shape
+    k_blocks, chunk_pixels = blocks(k, rec.facts.block), -(-n * p * q // chunks)
+    args = [dy, work, k_blocks, p * q, n * p * q, chunk_pixels]
+    rec.launch("conv_gemm_grad.cl", "channel_sums", (_SUM_ITEMS * chunks, k_blocks), args, local_size=(_SUM_ITEMS, 1),
+               iterations=looped(-(-chunk_pixels // _SUM_ITEMS)) + looped(_SUM_ITEMS))

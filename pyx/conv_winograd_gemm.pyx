@@ -54,9 +54,9 @@ def record_winograd(rec, ins, y, work, choice, pads, grid, activation):
         )
         row = Phase((1, count), (1, 1), (0, 0), (1, 1), (1, 1), (0, 1, 1), (0, count, 1))
         record_gemm(
-            rec, _product(u.spec, count, block), [row], [v, _POINTS * c_blocks, count], {"PAIRED": 1, "POINTS": _POINTS},
-            _POINTS * c_blocks * block, (1, count), u, [None, None, 0, m, count, 2 * _POINTS * pairs], None, gemm,
-            (0, 0.0),
+            rec, _product(u.spec, count, block), [row], [v, _POINTS * c_blocks, count],
+            {"PAIRED": 1, "POINTS": _POINTS}, _POINTS * c_blocks * block, (1, count), u,
+            [None, None, 0, m, count, 2 * _POINTS * pairs], None, gemm, (0, 0.0),
         )
         rec.launch(
             "conv_winograd_gemm.cl", "winograd_output", (count * k_blocks,),

@@ -102,7 +102,7 @@ class Update(Layer):
     def record(self, rec, ins, outs, work, choice):
         g = ins[0]
         vectors, rest = divmod(g.spec.elements(rec.facts.block), rec.facts.block)
-        run = CPU_RUN if rec.facts.kind == "cpu" else 1
+        run = CPU_RUN if rec.facts.kernels == "cpu" else 1
         items = -(-(vectors + (rest > 0)) // run)
         args = [g, *self.step.args(ins[1:]), items, run, vectors, rest]
         rec.launch("optimizer.cl", "update", (items,), args, defines=self.step.defines)

@@ -133,7 +133,7 @@ class GlobalAvgPool(Layer):
     def choices(self, facts, specs, outs):
         n, c, h, w = specs[0].shape
         # Images of few channels are split, so that there is work for all: into chunks of 64 pixels or more.
-        chunks = split_rows(h * w // 64, n * blocks(c, facts.block))
+        chunks = split_rows(h * w // 64, n * blocks(c, facts.block), facts)
         workspace = chunks * outs[0].nbytes(facts.block) if chunks > 1 else 0
         return [Choice("plain", (("chunks", chunks),), workspace)]
 
@@ -174,7 +174,7 @@ class GlobalAvgPoolGrad(Layer):
 
     def choices(self, facts, specs, outs):
         plane = self.shape[2] * self.shape[3]
-        return [Choice("plain", (("span", 1 if facts.kind == "gpu" else min(plane, 8 * SHARE)),))]
+        return [Choice("plain", (("span", 1 if facts.kernels == "gpu" else min(plane, 8 * SHARE)),))]
 
     def record(self, rec, ins, outs, work, choice):
         n, c, h, w = self.shape
@@ -186,7 +186,7 @@ class GlobalAvgPoolGrad(Layer):
 
 def _rectangle(facts, spec):
     """What one work-item computes of an image: a pixel on a GPU, else whole rows."""
-    if facts.kind == "gpu":
+    if facts.kernels == "gpu":
         return Choice("pixels", (("rows", 1), ("cols", 1)))
     h, w = spec.shape[2:]
     return Choice("rows", (("rows", min(h, ceil_div(SHARE, w))), ("cols", w)))
