@@ -51,30 +51,42 @@ class Fitting:
             BudgetError: none fits; says what the smallest needs.
         """
         limit = self.facts.global_bytes if budget is None else budget
-        if (plan := self.whole(budget, exact=exact)) is not None:
-            return plan
         variants = range(1 if exact else len(self._make))
+        if (plan := self._resident(0, limit)) is not None:
+            return plan
+        whole = self.whole(budget, exact=exact)
+        if whole is not None and not self._maps(0):
+            return whole
         smallest = self.smallest(exact=exact)
-        if smallest.peak_bytes > limit:
+        if smallest.peak_bytes > limit and whole is None:
             message = self._refusal(smallest, limit, budget is not None, exact, who)
             raise BudgetError(message, smallest.peak_bytes)
+        # The fastest algorithms in strips take less time than others whole.
         for variant in variants:
+            if (plan := self._resident(variant, limit)) is not None:
+                return plan
             for pick in (first, least_workspace):
-                if (found := self._strips(variant, pick, limit)) is not None:
-                    return found
-        return smallest
+                if smallest.peak_bytes <= limit and (plan := self._strips(variant, pick, limit)) is not None:
+                    return plan
+        return whole or smallest
 
     def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
         """The fastest plan without strips that fits, or None."""
         limit = self.facts.global_bytes if budget is None else budget
         variants = range(1 if exact else len(self._make))
         for variant in variants:
-            for mapped in (False, True) if self._maps(variant) else (False,):
-                plan = self._whole(variant, mapped)
-                if plan is not None and plan.peak_bytes <= limit:
-                    return plan
+            if (plan := self._resident(variant, limit)) is not None:
+                return plan
         for variant in variants:
             if not self._maps(variant) and (plan := self._streamed(variant, limit)) is not None:
+                return plan
+        return None
+
+    def _resident(self, variant: int, limit: int) -> Plan | None:
+        """The plan with all layers whole and all weights on the device, or mapped; None where neither fits."""
+        for mapped in (False, True) if self._maps(variant) else (False,):
+            plan = self._whole(variant, mapped)
+            if plan is not None and plan.peak_bytes <= limit:
                 return plan
         return None
 
