@@ -47,6 +47,9 @@ NETS = {"chain": chain, "residual": residual}
 @pytest.fixture(params=["mapped", "streamed"])
 def place(request, device):
     """A device that reads weights where a file is mapped, and one that must be brought them in parts."""
+    small = request.node.originalname == "test_the_announced_minimum_is_true" and "residual-True" in request.node.name
+    if device.facts.loop_limit and not small:
+        pytest.skip("its compiler takes minutes for these networks; one of the tests runs")
     if request.param == "streamed" and device.facts.maps_files:
         device = copy.copy(device)
         device.facts = replace(device.facts, maps_files=False)
@@ -80,7 +83,7 @@ def test_every_budget_gives_the_same_bits(place, name):
     expected, most = net.predict(x), net.plan(3).peak_bytes
     low = least(net)
     seen = set()
-    for budget in np.linspace(low, 1.2 * most, 6 if "llvmpipe" in place.facts.name else 14).astype(int):
+    for budget in np.linspace(low, 1.2 * most, 14).astype(int):
         np.testing.assert_array_equal(net.predict(x, memory=int(budget), exact=True), expected)
         usage = net._test.usage
         assert usage.planned_bytes == usage.measured_bytes <= budget
