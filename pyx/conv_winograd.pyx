@@ -34,7 +34,9 @@ class WinogradFilter(Layer):
         k_blocks, c_blocks = blocks(k, rec.facts.block), blocks(c, rec.facts.block)
         items = 2 * ((k_blocks + 1) // 2) * c_blocks * rec.facts.block
         args = [ins[0], outs[0], items, k_blocks, c_blocks]
-        rec.launch("conv_winograd.cl", "winograd_filter", (items,), args, defines={"FLIP": int(self.flip)})
+        # A driver that chose large groups could pass its stack with their private values.
+        rec.launch("conv_winograd.cl", "winograd_filter", (items,), args, defines={"FLIP": int(self.flip)},
+                   local_size=(rec.facts.work_group,))
 
 
 class WinogradConv2d(Residual):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MOST_LABELS = 24  # partial solutions that are followed further at each cut
+MOST_LABELS = 16  # partial solutions that are followed further at each cut
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from .recompute import OPERATIONS_PER_BYTE, chain, modelled_cost
 SCRATCH = (None, 8 << 20, 0)  # for Winograd's method, as `Method.scratch`
 # How far above the least that recomputation can do its limits lie, as shares of what it saves.
 LEVELS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+LEAST = LEVELS[:2]  # of these, what takes least is found; packing decides which of them
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-PASSES = 6  # over all weights, that each part of a batch makes: read, transformed, read, gathered into
+PASSES = 6  # over all weights that each part of a batch makes: read twice; weights and velocity read and written
+UNCACHED = 2.0  # times the model's time: weights are in no cache
 MOST_TRIES = 24  # plans that are made for one answer, before the least is taken
 TRUST = 0.9  # a method is not tried where its modelled bytes times this pass the limit
 Level = tuple[float, tuple[int, ...], int]  # modelled cost, cuts, bytes of the arena
@@ -42,7 +44,7 @@ class Fitting:
         self.batches = batches
         self.batch = max(batches["train"])
         self.whole = not parts and normalises(plans.network, self.batch)
-        self._known: dict[int, list[Level]] = {}
+        self._searches: dict[int, Search | None] = {}
 
     def within(self, limit: int) -> Method | None:
         """The cheapest method that takes at most `limit` bytes; None where there is none."""
@@ -68,7 +70,7 @@ class Fitting:
         """The methods that take least, with their bytes, ascending: what does not fit the first is refused."""
         found = []
         for images in {self.batch} if self.whole else {self.batch, 1, 2}:
-            for _, cuts, _ in self._levels(images):
+            for _, cuts, _ in self._levels(images, LEAST):
                 method = Method(images, cuts, 0, 1)
                 nbytes = self._bytes(method)
                 if nbytes is not None:
@@ -79,7 +81,7 @@ class Fitting:
         """Modelled operations of a step on the largest batch."""
         summed = self.plans.summed(method, self.batches)
         plans = [self.plans.train(method, images, self.batch, summed) for images in method.parts(self.batch)]
-        return sum(map(_cost, plans))
+        return sum(map(_cost, plans)) + (len(plans) - 1) * (UNCACHED - 1) * _passes(plans[0])
 
     def fastest_cost(self) -> float:
         """Modelled operations of the fastest step, of as large a part as the device allows for each batch."""
@@ -107,21 +109,20 @@ class Fitting:
                 return None
             most = -(-most // 2)
 
-    def _levels(self, images: int) -> list[Level]:
+    def _levels(self, images: int, shares: tuple[float, ...]) -> list[Level]:
         """Several amounts of recomputation for parts of so many images, none first; empty: they cannot be planned."""
-        if images not in self._known:
-            self._known[images] = self._searched(images)
-        return self._known[images]
-
-    def _searched(self, images: int) -> list[Level]:
-        try:
-            plan = self.plans.train(Method(scratch=0), images, self.batch, images < self.batch)
-        except (OutOfMemoryError, ShapeError):
+        if images not in self._searches:
+            try:
+                plan = self.plans.train(Method(scratch=0), images, self.batch, images < self.batch)
+                self._searches[images] = Search(chain(plan))
+            except (OutOfMemoryError, ShapeError):
+                self._searches[images] = None
+        search = self._searches[images]
+        if search is None:
             return []
-        search = Search(chain(plan))
         full, low = search.peak[0][search.count], search.least()
         found: list[Level] = [(0.0, (), full)]
-        for share in LEVELS:
+        for share in shares:
             limit = low + int((full - low) * share)
             answer = search.cuts(limit)
             if answer is not None and answer[1] and all(answer[1] != cuts for _, cuts, _ in found):
@@ -129,17 +130,16 @@ class Fitting:
         return found
 
     def _candidates(self) -> Iterator[Candidate]:
-        counts = [1] if self.whole else [count for count in PARTS if count <= self.batch]
-        sizes = [-(-self.batch // count) for count in counts]
+        sizes = [self.batch] if self.whole else list(dict.fromkeys(-(-self.batch // count) for count in PARTS))
         # The largest part that the device allows; others are modelled after it.
-        model, levels = next(((i, found) for i in sizes if (found := self._levels(i))), (0, []))
+        model, levels = next(((i, found) for i in sizes if (found := self._levels(i, LEVELS))), (0, []))
         for scratch in SCRATCH:
             if not levels:
                 return
             plan = self.plans.train(Method(scratch=scratch), model, self.batch, model < self.batch)
             fixed, most = plan.residence.nbytes(), self.batch / model
-            for count, images in zip(counts, sizes, strict=True):
-                parts = (count - 1) * PASSES * OPERATIONS_PER_BYTE * plan.weight_bytes
+            for images in sizes:
+                parts = (-(-self.batch // images) - 1) * UNCACHED * _passes(plan)
                 for extra, cuts, arena in levels if images <= model else []:
                     cost = (_cost(plan) + extra) * most + parts
                     yield Candidate(Method(images, cuts, scratch), cost, fixed + arena * images / model)
@@ -147,3 +147,7 @@ class Fitting:
 
 def _cost(plan: Plan) -> float:
     return sum(modelled_cost(plan, node) for node in plan.graph.nodes)
+
+
+def _passes(plan: Plan) -> float:
+    return PASSES * OPERATIONS_PER_BYTE * plan.weight_bytes
