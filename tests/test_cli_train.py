@@ -140,6 +140,17 @@ def test_what_does_not_fit_is_refused(data: Path, tmp_path: Path, net: str, opti
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_does_not_fit_at_once_comes_in_parts(data: Path, tmp_path: Path) -> None:
+    """With batch normalisation only where that is asked for."""
+    net, out = "INPUT 8x8x1 -> [CONV 3x3x32 -> BN -> RELU]*3 -> POOL -> FC 3", tmp_path / "m.safetensors"
+    refused = train(data, out, "--memory", "1.2MB", "--batch", "32", net=net)
+    assert refused.exit_code == 2
+    assert 'With bn="per_micro_batch"' in " ".join(refused.output.split())
+    result = train(data, out, "--memory", "1.2MB", "--batch", "32", "--bn", "per_micro_batch", "--epochs", "1", net=net)
+    assert result.exit_code == 0, result.output
+    assert out.exists()
+
+
 def test_missing_data_is_refused(tmp_path: Path) -> None:
     result = train(tmp_path / "none", tmp_path / "m.safetensors")
     assert result.exit_code == 2 and "does not exist" in result.output

@@ -1,17 +1,20 @@
 """Training in less memory: what is rewritten changes no bits, and what fits is known beforehand."""
 
 import re
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import clconv as cc
 from clconv import passes
+from clconv.device import Device
 from clconv.errors import ArgumentError, BudgetError, NonFiniteError
-from clconv.planner.recompute import Search
+from clconv.planner.recompute import Chain, Search
 from clconv.train import step
-from clconv.train.method import Method
+from clconv.train.method import Method, StepPlans
 from clconv.train.recompute import chain
 from clconv.train.trainer import Trainer
 
@@ -277,3 +280,80 @@ def test_the_plan_says_what_was_done(device):
     told = net.plan(12, "train", memory=net.plan(12, "train").peak_bytes // 2).told
     assert any(line.startswith("batches of 12 come in ") for line in told)
     assert told[-1].startswith("modelled time 1.")
+
+
+def test_a_device_that_is_too_small_is_a_budget(device):
+    """Without one: what the device has."""
+    network = cc.Net(SWEPT).network
+    most = Trainer(network, device, "softmax", cc.SGD(0.05, momentum=0.9)).plan("train", 12).peak_bytes
+    small = Device(device.key, replace(device.facts, global_bytes=most // 2), device.cl_device)
+    plan = Trainer(network, small, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)[0]
+    assert plan.peak_bytes <= most // 2
+    smaller = Device(device.key, replace(device.facts, global_bytes=1000), device.cl_device)
+    with pytest.raises(BudgetError, match=r"does not fit 1000 bytes \(1000 B\), what .* has; at least"):
+        Trainer(network, smaller, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)
+
+
+def test_a_run_goes_on_with_the_trainer_of_the_last_one_where_it_serves(device):
+    net = cc.Net(SWEPT, device=device)
+    x, y = batch(net.network, 12)
+    memory = net.plan(12, "train").peak_bytes // 2
+    bounded = {"memory": memory, "optimizer": cc.Adam(0.001), "verbose": False}
+    with net:
+        net.fit(x[:2], y[:2], batch_size=2, **bounded)  # fits as it is
+        before = net._training.trainer
+        history = net.fit(x, y, batch_size=12, **bounded)  # needs memory for the gradients of parts
+        assert net._training.trainer is not before and history.peak_bytes <= memory
+        before = net._training.trainer
+        net.fit(x, y, batch_size=12, **bounded)
+        assert net._training.trainer is before
+
+
+def some_chain(rng, count):
+    """A chain whose nodes read the one before them, and some an earlier one."""
+    needs = [[] if i == 0 else sorted({i - 1, *rng.integers(0, i, rng.integers(0, 2))}) for i in range(count)]
+    sizes = rng.integers(1, 50, count)
+    last = {maker: max(i for i, found in enumerate(needs) if maker in found) for maker in range(count - 1)}
+    asked = rng.random(count) < 0.8
+    return Chain(
+        kept=[int(size * keep) for size, keep in zip(sizes, asked, strict=True)],
+        passing=[int(size * (not keep)) for size, keep in zip(sizes, asked, strict=True)],
+        gradient=[int(n) for n in rng.integers(1, 60, count)],
+        incoming=[int(n) for n in rng.integers(1, 30, count)],
+        cost=[float(n) for n in rng.integers(1, 9, count)],
+        crossing=[(maker, end, int(sizes[maker])) for maker, end in last.items()],
+        needs=needs,
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_finds_the_cheapest_cuts(seed):
+    """Against all sets of cuts, priced from the same tables of segments."""
+    count = 9
+    search = Search(some_chain(np.random.default_rng(seed), count))
+    priced = []
+    for bits in range(2 ** (count - 1)):
+        cuts = [i + 1 for i in range(count - 1) if bits >> i & 1]
+        stored, cost, peak = 0, 0.0, 0
+        for a, b in pairwise([0, *cuts, count]):
+            peak = max(peak, stored + search.peak[a][b])
+            stored, cost = stored + search.added[a][b], cost + search.cost[a][b]
+        priced.append((peak, cost))
+    least = min(peak for peak, _ in priced)
+    assert least <= search.least() <= least + 64
+    for limit in range(least, search.peak[0][count] + 1, 7):
+        found = search.cuts(limit)
+        assert found is not None and found[0] == min(cost for peak, cost in priced if peak <= limit)
+    assert search.cuts(least - 1) is None
+
+
+def test_winograd_within_some_scratch(device):
+    network = cc.Net("INPUT 32x32x16 -> CONV 3x3x32 -> RELU -> CONV 3x3x64 -> RELU -> FC 5").network
+    plans = StepPlans(network, device.facts, "softmax", cc.SGD(0.1))
+
+    def used(scratch):
+        nodes = plans.train(Method(scratch=scratch), 8, 8, False).graph.nodes
+        return sum("Winograd" in type(node.layer).__name__ for node in nodes)
+
+    assert used(None) >= used(600_000) >= used(0) == 0
+    assert used(None) > 0 or device.facts.workers == 0
