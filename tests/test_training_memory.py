@@ -10,7 +10,7 @@ import pytest
 
 import clconv as cc
 from clconv import passes
-from clconv.device import Device
+from clconv.device import Device, choose
 from clconv.errors import ArgumentError, BudgetError, NonFiniteError
 from clconv.planner.recompute import Chain, Search
 from clconv.train import step
@@ -33,6 +33,12 @@ def fire():
     right = cc.ReLU()(cc.Conv(32, 3, pad=1)(squeezed))
     joined = cc.MaxPool(3, 2, rounding="ceil")(cc.Concat()(left, right))
     return cc.Net(cc.FC(5)(joined)).network
+
+
+@pytest.fixture(scope="session")
+def one():
+    """The default device, for what does not depend on the driver."""
+    return choose()
 
 
 def batch(network, n=6, seed=3):
@@ -89,14 +95,14 @@ def step_peak(device, network):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.rule)
-def test_a_step_from_the_sums_has_the_bits_of_a_step_from_the_gradient(device, monkeypatch, optimizer):
+def test_a_step_from_the_sums_has_the_bits_of_a_step_from_the_gradient(one, monkeypatch, optimizer):
     network = cc.Net(POOLED).network
     x, y = batch(network)
     nodes = step.training_graph(network, len(x), "softmax", optimizer).nodes
     assert sum(node.layer.outputs == () and "dy" in node.layer.inputs for node in nodes) == 4  # all four weights
-    found = trained(device, network, optimizer, x, y, 3)
+    found = trained(one, network, optimizer, x, y, 3)
     monkeypatch.setattr(passes, "fuse_updates", lambda graph: None)
-    assert_same(found, trained(device, network, optimizer, x, y, 3))
+    assert_same(found, trained(one, network, optimizer, x, y, 3))
 
 
 def again(device, monkeypatch, network, optimizer, x, y, cuts):
@@ -124,7 +130,7 @@ def everything():
     return cc.Net(cc.FC(5)(cc.Dropout(0.5)(cc.ReLU()(cc.FC(20)(a))))).network
 
 
-@pytest.mark.parametrize("cuts", [(1, 2, 3, 5, 7), (4, 9), (6,), tuple(range(1, 15))], ids=len)
+@pytest.mark.parametrize("cuts", [(4, 9), tuple(range(1, 15))], ids=len)
 def test_what_is_computed_again_has_the_same_bits(device, monkeypatch, cuts):
     """Gradients, and running statistics, which are updated once."""
     network, optimizer = everything(), cc.SGD(0.05, momentum=0.9)
@@ -133,9 +139,9 @@ def test_what_is_computed_again_has_the_same_bits(device, monkeypatch, cuts):
     assert_same(again(device, monkeypatch, network, optimizer, x, y, cuts), expected)
 
 
-def test_less_is_kept(device):
+def test_less_is_kept(one):
     network = cc.Net("INPUT 32x32x16 -> [CONV 3x3x16 -> BN -> TANH]*8 -> FC 10").network
-    trainer = Trainer(network, device, "softmax", cc.SGD(0.1))
+    trainer = Trainer(network, one, "softmax", cc.SGD(0.1))
     kept = trainer._plans.train(Method(scratch=0), 32, 32, False)
     search = Search(chain(kept))
     peaks = []
@@ -159,9 +165,17 @@ WHOLE = (
 EXACT = [cc.SGD(0.05, 0.125, momentum=0.9) if o.rule == "momentum" else o for o in OPTIMIZERS]  # gathers decay, too
 
 
+@pytest.mark.parametrize("optimizer", EXACT[1::2], ids=lambda o: o.rule)
+def test_parts_of_a_batch_make_the_step_of_the_whole(device, monkeypatch, optimizer):
+    check_parts(device, monkeypatch, optimizer, 3)
+
+
 @pytest.mark.parametrize("optimizer", EXACT, ids=lambda o: o.rule)
-@pytest.mark.parametrize("images", [1, 3])
-def test_parts_of_a_batch_make_the_step_of_the_whole(device, monkeypatch, optimizer, images):
+def test_single_images_make_the_step_of_the_whole(one, monkeypatch, optimizer):
+    check_parts(one, monkeypatch, optimizer, 1)
+
+
+def check_parts(device, monkeypatch, optimizer, images):
     """Where every sum is exact its order does not matter: small integers, and a loss that divides by powers of two.
 
     So nothing else changes: masks of dropout, shares in the mean loss, decay, each rule's step.
@@ -186,7 +200,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(device, monkeypatch, optimi
     assert_same(*found)
 
 
-def test_parts_change_gradients_by_rounding_alone(device, monkeypatch):
+def test_parts_change_gradients_by_rounding_alone(one, monkeypatch):
     """At most 2 eps sqrt(K) times the sum of the magnitudes of K products: so near are both orders of a sum."""
     network = cc.Net("INPUT 4x4x3 -> [FC 20 -> RELU] -> FC 5").network
     x, y = batch(network, 50)
@@ -199,8 +213,8 @@ def test_parts_change_gradients_by_rounding_alone(device, monkeypatch):
     d1 = d2 @ np.abs(w2.reshape(5, 20)) * (hidden > 0)
     sizes = {"fc1.weight": d1.T @ np.abs(flat), "fc2.weight": d2.T @ hidden}
     optimizer = cc.SGD(0.1, momentum=0.9)
-    _, expected = trained(device, network, optimizer, x, y, 1)
-    trainer = Trainer(network, device, "softmax", optimizer, seed=4)
+    _, expected = trained(one, network, optimizer, x, y, 1)
+    trainer = Trainer(network, one, "softmax", optimizer, seed=4)
     monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(images=7)))
     _, found = stepped(trainer, optimizer, x, y, 1)
     for name, size in sizes.items():
@@ -208,11 +222,11 @@ def test_parts_change_gradients_by_rounding_alone(device, monkeypatch):
         assert (error <= 2 * 2**-23 * np.sqrt(50) * size + 1e-12).all(), name
 
 
-def test_a_loss_that_is_not_finite_leaves_the_weights(device, monkeypatch):
+def test_a_loss_that_is_not_finite_leaves_the_weights(one, monkeypatch):
     network = cc.Net(POOLED).network
     x, y = batch(network)
     x[4, 0, 0, 0] = np.inf
-    trainer = Trainer(network, device, "softmax", cc.SGD(0.05, momentum=0.9))
+    trainer = Trainer(network, one, "softmax", cc.SGD(0.05, momentum=0.9))
     monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(images=2)))
     try:
         trainer.prepare(network.initial(1), {"train": {len(x)}})
@@ -228,16 +242,16 @@ SWEPT = "INPUT 16x16x3 -> [[CONV 3x3x16 -> RELU]*2 -> POOL]*2 -> DROPOUT 0.2 -> 
 
 
 @pytest.mark.parametrize("optimizer", [cc.SGD(0.05, momentum=0.9), cc.Adam(0.001)], ids=lambda o: o.rule)
-def test_every_budget_from_the_least_on_is_kept(device, optimizer):
+def test_every_budget_from_the_least_on_is_kept(one, optimizer):
     """The least that is named is true: it is enough, and 64 bytes less are refused; nothing is allocated then."""
     network = cc.Net(SWEPT).network
     x, y = batch(network, 12)
     batches = {"train": {12}, "test": {12}}
-    trainer = Trainer(network, device, "softmax", optimizer)
+    trainer = Trainer(network, one, "softmax", optimizer)
     trainer.plan_within(batches, None)
     most = trainer.peak_bytes
     with pytest.raises(BudgetError) as refused:
-        Trainer(network, device, "softmax", optimizer).plan_within(batches, 1000)
+        Trainer(network, one, "softmax", optimizer).plan_within(batches, 1000)
     pattern = (
         r"^fit: training on batches of 12 does not fit 1000 bytes \(1000 B\), the budget; at least (\d+) "
         r"\([\d.]+ MiB\) are needed: direct .*\. Nothing was allocated\.$"
@@ -245,10 +259,10 @@ def test_every_budget_from_the_least_on_is_kept(device, optimizer):
     least = int(re.search(pattern, str(refused.value))[1])
     assert least < 0.6 * most
     with pytest.raises(BudgetError, match=f"at least {least} "):
-        Trainer(network, device, "softmax", optimizer).plan_within(batches, least - 64)
+        Trainer(network, one, "softmax", optimizer).plan_within(batches, least - 64)
     losses = []
     for budget in [least, *np.linspace(least, 1.2 * most, 12, dtype=int)[1:]]:
-        trainer = Trainer(network, device, "softmax", optimizer, seed=4, budget=int(budget))
+        trainer = Trainer(network, one, "softmax", optimizer, seed=4, budget=int(budget))
         try:
             trainer.prepare(network.initial(1), batches)
             assert trainer.peak_bytes <= budget
@@ -259,8 +273,8 @@ def test_every_budget_from_the_least_on_is_kept(device, optimizer):
     np.testing.assert_allclose(losses, [losses[-1]] * len(losses), rtol=1e-4)
 
 
-def test_batches_that_are_normalised_come_in_parts_only_where_asked_for(device):
-    net = cc.Net("INPUT 16x16x3 -> [CONV 3x3x16 -> BN -> RELU]*3 -> FC 5", device=device)
+def test_batches_that_are_normalised_come_in_parts_only_where_asked_for(one):
+    net = cc.Net("INPUT 16x16x3 -> [CONV 3x3x16 -> BN -> RELU]*3 -> FC 5", device=one)
     x, y = batch(net.network, 12)
     with pytest.raises(BudgetError, match=r'With bn="per_micro_batch", (\d+) \(.*\) would do') as refused:
         net.fit(x, y, batch_size=12, memory=1000, verbose=False)
@@ -274,28 +288,28 @@ def test_batches_that_are_normalised_come_in_parts_only_where_asked_for(device):
         net.fit(x, y, bn="frozen")
 
 
-def test_the_plan_says_what_was_done(device):
-    net = cc.Net(SWEPT, device=device)
+def test_the_plan_says_what_was_done(one):
+    net = cc.Net(SWEPT, device=one)
     assert net.plan(12, "train").told == ()
     told = net.plan(12, "train", memory=net.plan(12, "train").peak_bytes // 2).told
     assert any(line.startswith("batches of 12 come in ") for line in told)
     assert told[-1].startswith("modelled time 1.")
 
 
-def test_a_device_that_is_too_small_is_a_budget(device):
-    """Without one: what the device has."""
+def test_a_device_that_is_too_small_is_a_budget(one):
+    """Without a budget: what it has."""
     network = cc.Net(SWEPT).network
-    most = Trainer(network, device, "softmax", cc.SGD(0.05, momentum=0.9)).plan("train", 12).peak_bytes
-    small = Device(device.key, replace(device.facts, global_bytes=most // 2), device.cl_device)
+    most = Trainer(network, one, "softmax", cc.SGD(0.05, momentum=0.9)).plan("train", 12).peak_bytes
+    small = Device(one.key, replace(one.facts, global_bytes=most // 2), one.cl_device)
     plan = Trainer(network, small, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)[0]
     assert plan.peak_bytes <= most // 2
-    smaller = Device(device.key, replace(device.facts, global_bytes=1000), device.cl_device)
+    smaller = Device(one.key, replace(one.facts, global_bytes=1000), one.cl_device)
     with pytest.raises(BudgetError, match=r"does not fit 1000 bytes \(1000 B\), what .* has; at least"):
         Trainer(network, smaller, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)
 
 
-def test_a_run_goes_on_with_the_trainer_of_the_last_one_where_it_serves(device):
-    net = cc.Net(SWEPT, device=device)
+def test_a_run_goes_on_with_the_trainer_of_the_last_one_where_it_serves(one):
+    net = cc.Net(SWEPT, device=one)
     x, y = batch(net.network, 12)
     memory = net.plan(12, "train").peak_bytes // 2
     bounded = {"memory": memory, "optimizer": cc.Adam(0.001), "verbose": False}
@@ -347,13 +361,13 @@ def test_the_search_finds_the_cheapest_cuts(seed):
     assert search.cuts(least - 1) is None
 
 
-def test_winograd_within_some_scratch(device):
+def test_winograd_within_some_scratch(one):
     network = cc.Net("INPUT 32x32x16 -> CONV 3x3x32 -> RELU -> CONV 3x3x64 -> RELU -> FC 5").network
-    plans = StepPlans(network, device.facts, "softmax", cc.SGD(0.1))
+    plans = StepPlans(network, one.facts, "softmax", cc.SGD(0.1))
 
     def used(scratch):
         nodes = plans.train(Method(scratch=scratch), 8, 8, False).graph.nodes
         return sum("Winograd" in type(node.layer).__name__ for node in nodes)
 
     assert used(None) >= used(600_000) >= used(0) == 0
-    assert used(None) > 0 or device.facts.workers == 0
+    assert used(None) > 0 or one.facts.workers == 0
