@@ -79,9 +79,9 @@ class Conv2d(Residual):
         per_row = -(-q // tiles["WT"])
         defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
         args = [
-            *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]), *output_args(outs[0], rec.facts.block),
-            n * p * per_row, c_group * groups, h, wd, k, p, q, *window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
-            k // groups, c_group, per_row, *self.activation_args(),
+            *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
+            *output_args(outs[0], rec.facts.block), n * p * per_row, c_group * groups, h, wd, k, p, q, *window.args(),
+            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row, *self.activation_args(),
         ]
         _launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
@@ -165,8 +165,8 @@ class ConvTranspose2d(Layer):
         defines = {**tiles, "TRANSPOSED": 1}
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args([]), *output_args(outs[0], rec.facts.block),
-            n * p * per_row, c_group * groups, h, wd, k, p, q, *self.window.args(), filter_blocks(k, c_group * groups, groups, rec.facts.block),
-            k // groups, c_group, per_row, *self.activation_args(),
+            n * p * per_row, c_group * groups, h, wd, k, p, q, *self.window.args(),
+            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row, *self.activation_args(),
         ]
         _launch_direct(rec, args, n * p * per_row, w.spec, defines)
 

@@ -104,9 +104,9 @@ class WinogradConv2d(Residual):
         count = tile_count(outs[0].spec.shape)
         defines = {"WT": tiles["WT"], "KC": KC}
         args = [
-            *piece_args(x, rec.facts.block, defines), u, b, *residual_args(ins[3:]), *output_args(outs[0], rec.facts.block),
-            work, count, -(-p // TILE), -(-q // TILE), u.spec.shape[1], *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0],
-            -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"], *self.activation_args(),
+            *piece_args(x, rec.facts.block, defines), u, b, *residual_args(ins[3:]),
+            *output_args(outs[0], rec.facts.block), work, count, -(-p // TILE), -(-q // TILE), u.spec.shape[1],
+            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
 

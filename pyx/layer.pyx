@@ -137,7 +137,7 @@ class Layer:
 
 
 class Residual(Layer):
-    """Base of convolutions: operands x, w, b and, with `adds`, one of y's shape that is added in front of the activation."""
+    """Base of convolutions: operands x, w, b and, with `adds`, one of y's shape, added in front of the activation."""
 
     adds = False
 
