@@ -9,6 +9,9 @@
 // Tensors   x channel blocks or, with PLANAR, [N][C][H][W]; dy channel blocks; dw filter blocks
 // Launch    conv_grad_w: global (chunks, input blocks per output block, output blocks); channel_sum: (chunks, blocks);
 //           sum_parts: (VFs of the sum); the numbers of chunks depend on the layer's shape alone
+// Tunables  CT  input channels that an item sums at a time (default: of planar x 1, else all of a block, B)
+//           ST  with PLANAR, taps of a row that it sums at a time, a divisor of the kernel's width (default 1)
+//           TAPS  CT * ST, as a number
 // Order     within a chunk by n, then p, q; what no channel pair of a group owns is written as zero
 
 #include "optimizer.h"
@@ -17,10 +20,36 @@
 #define PLANAR 0
 #endif
 
+#ifndef CT
+#define CT (PLANAR ? 1 : B)
+#endif
+#ifndef ST
+#define ST 1
+#endif
+#ifndef TAPS
+#define TAPS 1
+#endif
+
 // Steps of conv_grad_w: the sums of one tap, a vector of output channels for each input channel c.
 #define LOAD_SUM(c, a) acc[c] = tap[c];
 #define STORE_SUM(c, a) tap[c] = acc[c];
 #define MULTIPLY_ADD(c, a) acc[c] = fma((VF)(block[pixel * B + (c)]), g, acc[c]);
+// The same for planar x, where they are the sums of CT channels times ST taps of a row: one dy serves them all.
+#define TAP_CHANNEL(i) ((i) / ST)
+#define TAP_COLUMN(i) ((i) % ST * dilation_w)
+#define TAP_SUM(i) taps[(i) % ST * B + TAP_CHANNEL(i)]
+#define LOAD_TAP(i, a) acc[i] = TAP_SUM(i);
+#define STORE_TAP(i, a) TAP_SUM(i) = acc[i];
+#define MULTIPLY_TAP(i, a) \
+    acc[i] = fma((VF)(line[TAP_CHANNEL(i) * (size_t)plane + q * stride_w + TAP_COLUMN(i)]), g, acc[i]);
+#define MULTIPLY_TAP_INSIDE(i, a)                                                            \
+    if (q * stride_w - shift + TAP_COLUMN(i) >= 0 && q * stride_w - shift + TAP_COLUMN(i) < w_in) \
+        MULTIPLY_TAP(i, a)
+#define MULTIPLY_TAPS(STEP)         \
+    {                               \
+        const VF g = dy_row[q];     \
+        REPEAT(TAPS, STEP, 0)       \
+    }
 #define ADD_PIXEL(i, a) sum[i] += dy_row[q + (i)];
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void conv_grad_w(
@@ -49,11 +78,38 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
         __global const real *block = AT(x) + ((size_t)n * c_blocks + cb) * plane * B;
 #endif
         __global const VF *dy_block = BLOCKS_AT(const, dy) + ((size_t)n * k_blocks + kb) * p_out * q_out;
+#if PLANAR
+        for (int r = 0; r < kernel_h; r++)
+            for (int c0 = 0; c0 < channels; c0 += CT)
+                for (int s0 = 0; s0 < kernel_w; s0 += ST) {
+                    __global VF *taps = part + (r * kernel_w + s0) * B + c0;
+                    VF acc[TAPS];
+                    REPEAT(TAPS, LOAD_TAP, 0)
+                    // Columns q all of whose taps lie inside the row: from q_first up to q_last.
+                    const int shift = pad_left - s0 * dilation_w, room = w_in - 1 + shift - (ST - 1) * dilation_w;
+                    const int q_first = clamp((shift + stride_w - 1) / stride_w, 0, q_out);
+                    const int q_last = room < 0 ? q_first : clamp(room / stride_w + 1, q_first, q_out);
+                    for (int p = p_first; p < p_last; p++) {
+                        const int h = p * stride_h - pad_top + r * dilation_h;
+                        if (h < 0 || h >= h_in)
+                            continue;
+                        __global const VF *dy_row = dy_block + (size_t)p * q_out;
+                        __global const real *line = block + (size_t)c0 * plane + (size_t)h * w_in - shift;
+                        for (int q = 0; q < q_first; q++)
+                            MULTIPLY_TAPS(MULTIPLY_TAP_INSIDE)
+                        for (int q = q_first; q < q_last; q++)
+                            MULTIPLY_TAPS(MULTIPLY_TAP)
+                        for (int q = q_last; q < q_out; q++)
+                            MULTIPLY_TAPS(MULTIPLY_TAP_INSIDE)
+                    }
+                    REPEAT(TAPS, STORE_TAP, 0)
+                }
+#else
         for (int r = 0; r < kernel_h; r++)
             for (int s = 0; s < kernel_w; s++) {
                 __global VF *tap = part + (r * kernel_w + s) * B;
-                VF acc[B];
-                REPEAT(B, LOAD_SUM, 0)
+                VF acc[CT];
+                REPEAT(CT, LOAD_SUM, 0)
                 // Columns q whose tap lies inside the row: q*stride - pad + s*dilation in [0, w_in)
                 const int shift = pad_left - s * dilation_w;
                 const int q_first = max(0, (shift + stride_w - 1) / stride_w);
@@ -66,16 +122,12 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                     for (int q = q_first; q < q_last; q++) {
                         const VF g = dy_row[q];
                         const size_t pixel = (size_t)h * w_in + q * stride_w - shift;
-#if PLANAR
-                        for (int c = 0; c < channels; c++)
-                            acc[c] = fma((VF)(block[(size_t)c * plane + pixel]), g, acc[c]);
-#else
-                        REPEAT(B, MULTIPLY_ADD, 0)
-#endif
+                        REPEAT(CT, MULTIPLY_ADD, 0)
                     }
                 }
-                REPEAT(B, STORE_SUM, 0)
+                REPEAT(CT, STORE_SUM, 0)
             }
+#endif
         row += p_last - p_first;
     }
     if (k_per_group < k_total) {

@@ -213,12 +213,22 @@ class ConvGradW(WeightGradient):
         planar = x.spec.layout == "plain"
         rec.launch(
             "conv_grad.cl", "conv_grad_w", (chunks, depth, blocks(k, block)), args,
-            defines={"PLANAR": int(planar)}, local_size=(1, 1, 1),
+            defines=_gradient_tile(rec.facts, c, s, planar), local_size=(1, 1, 1),
             # Rows are read once per tap; an image that is cut costs its taps twice.
-            iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, 1)))
-            + r * s * rows * (2 + looped(q, looped(min(c, block)) if planar else 0)),
+            iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, looped(block, 1))))
+            + r * s * rows * (min(c, block) if planar else 1) * (6 + looped(q)),
         )
         launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
+
+
+def _gradient_tile(facts, channels, kernel_w, planar):
+    """Build definitions of conv_grad_w: what a work-item sums at a time."""
+    if not planar:
+        return {"PLANAR": 0, "CT": min(channels, facts.block)}
+    most = facts.accumulators
+    columns = max(n for n in range(1, kernel_w + 1) if kernel_w % n == 0 and n <= most)
+    together = channels if channels <= facts.block and channels * columns <= most else 1
+    return {"PLANAR": 1, "CT": together, "ST": columns, "TAPS": together * columns}
 
 
 class ChannelSum(Layer):
