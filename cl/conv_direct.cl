@@ -11,8 +11,9 @@
 // Tunables  WT  outputs per item (default 7)       KB  output channel blocks per item (default 2);
 //           WT * KB vectors of B floats should fit in the registers (tuning.py: accumulators)
 //           WG  work-items per group (default 1)   SW  column stride when not TRANSPOSED (default 1)
-// Order     each output sums over blocks of c, then r, s, c, whatever the tile: same bits for every choice.
-// Borders   a tap whose columns leave the row is read through a private copy padded with zeros.
+//           REACH  with PLANAR, columns from a window's first to its last (default 1)
+// Order     each output sums over blocks of c, then r, s, c (PLANAR: r, c, s), whatever the tile: same bits for every choice.
+// Borders   a tap whose columns leave the row is read through a private copy padded with zeros, all taps of planar x at once.
 
 #include "common.h"
 
@@ -35,23 +36,23 @@
 #define PLANAR 0
 #endif
 
-// Distance in x between pixels and between the channels of a block; the same in the padded copy.
-#if PLANAR
-#define PIXEL 1
-#define CHANNEL x_plane0
-#define COPY_PIXEL 1
-#define COPY_CHANNEL WT
-#else
-#define PIXEL B
-#define CHANNEL 1
-#define COPY_PIXEL B
-#define COPY_CHANNEL 1
+#ifndef REACH
+#define REACH 1
 #endif
 
-// acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap, with x[i][c] in the image or in the copy.
-#define IN_IMAGE(i) pixels[(i) * SW * PIXEL + c * CHANNEL]
-#define IN_COPY(i) ((const real *)copy)[(i) * COPY_PIXEL + c * COPY_CHANNEL]
+// acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap, with x[i][c] in the image or in the copy;
+// with PLANAR for one channel and the taps of a row.
+#if PLANAR
+#define IN_IMAGE(i) line[(i) * SW + s * dilation_w]
+#define IN_COPY(i) copy[(i) * SW + s * dilation_w]
+#define LOAD_WEIGHT(j, a) weight[j] = tap[(j) * (size_t)filter_stride + s * B];
+#define STEPS for (int s = 0; s < kernel_w; s++)
+#else
+#define IN_IMAGE(i) pixels[(i) * SW * B + c]
+#define IN_COPY(i) ((const real *)copy)[(i) * B + c]
 #define LOAD_WEIGHT(j, a) weight[j] = tap[(j) * (size_t)filter_stride + c];
+#define STEPS for (int c = 0; c < channels; c++)
+#endif
 #define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
 #define MULTIPLY(i, VALUE)                \
     {                                     \
@@ -59,19 +60,18 @@
         REPEAT_4(KB, MULTIPLY_ADD, i)     \
     }
 #define MULTIPLY_TAP(VALUE)                  \
-    for (int c = 0; c < channels; c++) {     \
+    STEPS {                                  \
         VF weight[KB];                       \
         REPEAT_4(KB, LOAD_WEIGHT, 0)         \
         REPEAT(WT, MULTIPLY, VALUE)          \
     }
 
+// Pixels of a row of planar x that a tile reads.
+#define LINE ((WT - 1) * SW + REACH)
+
 // The columns of the tile that are there, and zeros.
 #define IS_COLUMN(i) (col + (i) * SW >= 0 && col + (i) * SW < w_in)
-#if PLANAR
-#define COPY(i, a) copy[(i) + c * WT] = IS_COLUMN(i) ? pixels[(i) * SW + c * CHANNEL] : 0;
-#else
 #define COPY(i, a) copy[i] = IS_COLUMN(i) ? ((__global const VF *)pixels)[(i) * SW] : (VF)(0);
-#endif
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_direct(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
@@ -124,6 +124,21 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
 #endif
             if (row < 0 || row >= h_in)
                 continue;
+#if PLANAR
+            const int col = q0 * SW - pad_left, begin = max(0, -col), end = min(LINE, w_in - col);
+            for (int c = 0; c < channels; c++) {
+                __global const VF *tap = filter + (size_t)(depth * kernel_h + r) * kernel_w * B + c;
+                __global const real *line = block + (size_t)c * x_plane0 + (long)row * w_in + col;
+                if (begin == 0 && end == LINE) {
+                    MULTIPLY_TAP(IN_IMAGE)
+                } else {
+                    real copy[LINE];
+                    for (int i = 0; i < LINE; i++)
+                        copy[i] = i >= begin && i < end ? line[i] : 0;
+                    MULTIPLY_TAP(IN_COPY)
+                }
+            }
+#else
             for (int s = 0; s < kernel_w; s++) {
 #if TRANSPOSED
                 const int shifted = q0 + pad_left - s * dilation_w;
@@ -136,22 +151,16 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
                 if (col >= w_in || col + (WT - 1) * SW < 0)
                     continue;
                 __global const VF *tap = filter + ((size_t)(depth * kernel_h + r) * kernel_w + s) * B;
-                __global const real *pixels = block + ((long)row * w_in + col) * PIXEL;
+                __global const real *pixels = block + ((long)row * w_in + col) * B;
                 if (col >= 0 && col + (WT - 1) * SW < w_in) {
                     MULTIPLY_TAP(IN_IMAGE)
                 } else {
-#if PLANAR
-                    real copy[WT * B];
-                    for (int c = 0; c < channels; c++) {
-                        REPEAT(WT, COPY, 0)
-                    }
-#else
                     VF copy[WT];
                     REPEAT(WT, COPY, 0)
-#endif
                     MULTIPLY_TAP(IN_COPY)
                 }
             }
+#endif
         }
     }
 

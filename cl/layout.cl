@@ -6,6 +6,7 @@
 //   unflatten     its inverse, which is also its gradient
 //   shift_rows    moves rows of every channel block towards its first, in place; work-item: one block of one column
 //   filter_swap   filter (K, C/g, R, S) -> filter (C, K/g, R, S): input and output channels change places
+//   filter_turn   the same where there is one group: a tap of a pair of blocks per work-item, B x B values transposed
 //
 // Launch    1-D over work-items as named, any work-group size; the guard is `items`
 
@@ -88,6 +89,19 @@ __kernel void filter_swap(TENSOR(const, w), TENSOR(, swapped), int items, int k_
         const size_t source = (((size_t)kb * depth + cb - first) * taps + tap) * B + lane;
         target[lane] = owned ? AT(w)[source * B + k % B] : 0;
     }
+}
+
+__kernel void filter_turn(TENSOR(const, w), TENSOR(, swapped), int items, int k_blocks, int c_blocks, int taps)
+{
+    const int item = get_global_id(0); // [c block][k block][tap]
+    if (item >= items)
+        return;
+    const int tap = item % taps, kb = item / taps % k_blocks, cb = item / taps / k_blocks;
+    __global const real *source = AT(w) + (((size_t)kb * c_blocks + cb) * taps + tap) * B * B;
+    __global real *target = AT(swapped) + (size_t)item * B * B;
+    for (int k = 0; k < B; k++)
+        UNROLL for (int c = 0; c < B; c++)
+            target[k * B + c] = source[c * B + k];
 }
 
 __kernel void shift_rows(TENSOR(, x), int items, int width, int plane, int from, int to, int rows)

@@ -6,6 +6,7 @@ from clconv.shapes import TensorSpec, blocks, filter_blocks
 from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
 from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
+from clconv._core.conv_tiles import ceil_div, columns_of, gradient_tile, is_pointwise, launch_direct, register_tiles
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped, output_args, piece_args, residual_args
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -46,7 +47,7 @@ class Conv2d(Residual):
 
     def choices(self, facts, specs, outs):
         found = conv_choices(facts, specs[1], outs[0])
-        return found or _tiles(facts, specs[1], _columns(self.window, specs[0], outs[0]))
+        return found or register_tiles(facts, specs[1], columns_of(self.window, specs[0], outs[0]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -74,16 +75,18 @@ class Conv2d(Residual):
         p, q = outs[0].spec.shape[2:]
         window = self.window
         tiles = dict(choice.tiles)
-        if _is_pointwise(window):
+        if is_pointwise(window):
             h, wd, p, q = 1, h * wd, 1, p * q
         per_row = -(-q // tiles["WT"])
         defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
+        if defines["PLANAR"]:
+            defines["REACH"] = (window.kernel[1] - 1) * window.dilation[1] + 1
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
             *output_args(outs[0], rec.facts.block), n * p * per_row, c_group * groups, h, wd, k, p, q, *window.args(),
             filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row, *self.activation_args(),
         ]
-        _launch_direct(rec, args, n * p * per_row, w.spec, defines)
+        launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
 
 class ConvTranspose2d(Layer):
@@ -131,7 +134,7 @@ class ConvTranspose2d(Layer):
 
     def choices(self, facts, specs, outs):
         found = conv_choices(facts, specs[1], outs[0], self.window.stride)
-        return found or _tiles(facts, specs[1], ceil_div(outs[0].shape[3], self.window.stride[1]))
+        return found or register_tiles(facts, specs[1], ceil_div(outs[0].shape[3], self.window.stride[1]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -168,7 +171,7 @@ class ConvTranspose2d(Layer):
             n * p * per_row, c_group * groups, h, wd, k, p, q, *self.window.args(),
             filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row, *self.activation_args(),
         ]
-        _launch_direct(rec, args, n * p * per_row, w.spec, defines)
+        launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
 
 class ConvGradW(WeightGradient):
@@ -213,22 +216,12 @@ class ConvGradW(WeightGradient):
         planar = x.spec.layout == "plain"
         rec.launch(
             "conv_grad.cl", "conv_grad_w", (chunks, depth, blocks(k, block)), args,
-            defines=_gradient_tile(rec.facts, c, s, planar), local_size=(1, 1, 1),
+            defines=gradient_tile(rec.facts, c, s, planar), local_size=(1, 1, 1),
             # Rows are read once per tap; an image that is cut costs its taps twice.
             iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, looped(block, 1))))
             + r * s * rows * (min(c, block) if planar else 1) * (6 + looped(q)),
         )
         launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
-
-
-def _gradient_tile(facts, channels, kernel_w, planar):
-    """Build definitions of conv_grad_w: what a work-item sums at a time."""
-    if not planar:
-        return {"PLANAR": 0, "CT": min(channels, facts.block)}
-    most = facts.accumulators
-    columns = max(n for n in range(1, kernel_w + 1) if kernel_w % n == 0 and n <= most)
-    together = channels if channels <= facts.block and channels * columns <= most else 1
-    return {"PLANAR": 1, "CT": together, "ST": columns, "TAPS": together * columns}
 
 
 class ChannelSum(Layer):
@@ -277,11 +270,6 @@ def launch_sum(rec, parts, total, items, chunks, defines=None):
 _ITEMS = {"cpu": 64, "gpu": 4096}
 
 
-def ceil_div(a, b):
-    """a / b rounded up."""
-    return -(-a // b)
-
-
 def split_rows(rows, parallel, facts):
     """Into how many chunks a sum over `rows` is split, for as many work-items as the class of kernels wants beside
     `parallel` others.
@@ -300,53 +288,3 @@ def _cost(specs, outs, facts, products):
     tensors = [s for s in (*specs, *outs) if s is not None]
     taps = specs[1].shape[2] * specs[1].shape[3] if specs[1].layout == "filter" else 1
     return Cost(2 * products * taps, sum(s.nbytes(facts.block) for s in tensors))
-
-
-def _is_pointwise(window):
-    """1x1, stride 1, no padding: the image is one long row."""
-    return window.kernel == (1, 1) and window.stride == (1, 1) and window.pads == ((0, 0), (0, 0))
-
-
-def _columns(window, x, y):
-    """Outputs in one row of tiles."""
-    return y.shape[2] * y.shape[3] if _is_pointwise(window) else y.shape[3]
-
-
-# Widths of a register tile: few, so that networks share programs.
-_WIDTHS = (1, 2, 3, 4, 5, 7, 8, 10, 14, 28)
-
-
-def _tiles(facts, w, columns):
-    """Register tiles WT x KB for rows of `columns` outputs, best first: least waste, then most reuse."""
-    k_blocks = blocks(w.shape[0], facts.block)
-    whole = w.groups > 1 and w.shape[0] // w.groups % facts.block == 0 and w.shape[1] % facts.block == 0
-    shared = k_blocks if w.groups == 1 else (k_blocks // w.groups if whole else 1)
-    priced = []
-    for kb in range(1, 5):
-        if kb > shared or (w.groups > 1 and shared % kb):
-            continue
-        for wt in _WIDTHS:
-            # Besides the tile, registers hold kb weights and a broadcast value.
-            if wt > min((facts.accumulators + 3 - kb) // kb, columns):
-                break
-            waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
-            # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
-            price = waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
-            priced.append((price, wt, kb))
-    return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
-
-
-def _launch_direct(rec, args, items, w, defines):
-    """Records conv_direct for weights of spec w."""
-    k, c_group, r, s = w.shape
-    block, group = rec.facts.block, rec.facts.work_group
-    # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
-    # passes the other by. Beyond the edge, planar pixels are copied in a third.
-    loops = (1 if group == 1 else 2) + defines.get("PLANAR", 0)
-    per_tap = loops * looped(min(block, c_group * w.groups)) + 1
-    rec.launch(
-        "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
-        defines={**defines, "WG": group}, local_size=(group, 1),
-        iterations=looped(filter_blocks(k, c_group * w.groups, w.groups, block), looped(r, looped(s, per_tap)))
-        + 2 * looped(defines["KB"], looped(defines["WT"])),
-    )

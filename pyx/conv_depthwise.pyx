@@ -7,7 +7,8 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.conv import ChannelSum, ceil_div, launch_sum, split_rows
+from clconv._core.conv import ChannelSum, launch_sum, split_rows
+from clconv._core.conv_tiles import ceil_div
 from clconv._core.layer import Choice, Cost, Layer, looped, output_args, piece_args
 from clconv._core.window import Window
 

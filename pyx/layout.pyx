@@ -78,6 +78,12 @@ class FilterSwap(Layer):
         k, c_group, r, s = spec.shape
         groups = spec.groups
         c = c_group * groups
+        if groups == 1:
+            k_blocks, c_blocks = blocks(k, block), blocks(c, block)
+            items = k_blocks * c_blocks * r * s
+            rec.launch("layout.cl", "filter_turn", (items,), [ins[0], outs[0], items, k_blocks, c_blocks, r * s],
+                       iterations=looped(block, looped(block)))
+            return
         depth, swapped_depth = filter_blocks(k, c, groups, block), filter_blocks(c, k, groups, block)
         items = outs[0].spec.elements(block) // block
         args = [ins[0], outs[0], items, k, c, k // groups, c_group, r * s, depth, swapped_depth]

@@ -4,7 +4,8 @@ from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.activation import unactivated
-from clconv._core.conv import ceil_div, launch_sum
+from clconv._core.conv import launch_sum
+from clconv._core.conv_tiles import ceil_div
 from clconv._core.layer import Choice, Cost, Layer, looped
 
 

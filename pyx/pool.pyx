@@ -2,7 +2,8 @@
 
 from clconv.shapes import TensorSpec, blocks
 
-from clconv._core.conv import ceil_div, split_rows
+from clconv._core.conv import split_rows
+from clconv._core.conv_tiles import ceil_div
 from clconv._core.layer import Choice, Cost, Layer, looped, output_args, piece_args
 
 KINDS = ("max", "avg", "l2")  # in the order of cl/pool.cl: KIND

@@ -140,7 +140,6 @@ def test_every_kernel_file_compiles_for_every_block(block, monkeypatch):
 
 # Longer than the budget, and why.
 LONGER = {
-    "conv.pyx": 345,  # convolution, its transpose and their gradients share the window and the tile
     "plain_move.pyx": 460,  # ten small operators around one copy kernel
     "net.py": 515,  # the face over everything: mostly docstrings of arguments
 }

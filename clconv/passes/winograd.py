@@ -30,6 +30,7 @@ FILTER = np.array(
 # Operations that a processor does in the time of moving one byte, about; and those of the transforms, per value
 # of a tile's input or output.
 OPERATIONS_PER_BYTE = 10
+FILTER_PASSES = 4  # in training, transformed filters pass through the memory: loaded, stored, and read by two products
 OPERATIONS_PER_TRANSFORM = {"cpu": 24, "gpu": 100}  # on GPUs they go through memory, or its cache
 LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost more than the products
@@ -56,7 +57,7 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
             graph.nodes.append(node)
             continue
         found = _pads(node)
-        if found is None or not _pays(node, facts, images) or _taken(node, found, facts, train=train) > most:
+        if found is None or not _pays(node, facts, images, train) or _taken(node, found, facts, train=train) > most:
             graph.nodes.append(node)
             continue
         x, weight, bias = node.inputs[:3]
@@ -126,7 +127,7 @@ def _pads(node: Node) -> Pads | None:
     return pads if min(min(pads[0]), min(pads[1])) >= 0 else None
 
 
-def _pays(node: Node, facts: DeviceFacts, images: int) -> bool:
+def _pays(node: Node, facts: DeviceFacts, images: int, train: bool) -> bool:
     """Whether the modelled time is enough below that of the direct method."""
     weight, y = node.inputs[1], node.outputs[0].spec
     assert isinstance(weight, Value)
@@ -138,7 +139,8 @@ def _pays(node: Node, facts: DeviceFacts, images: int) -> bool:
     direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
     transforms = OPERATIONS_PER_TRANSFORM[facts.kernels] * 36 * tiles * (c + k)
-    return bool(products + OPERATIONS_PER_BYTE * 36 * c * k * 4 + transforms < GAIN * direct)
+    filters = OPERATIONS_PER_BYTE * 36 * c * k * 4 * (FILTER_PASSES if train else 1)
+    return bool(products + filters + transforms < GAIN * direct)
 
 
 def _transformed(graph: Graph, weight: Value) -> Value:

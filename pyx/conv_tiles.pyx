@@ -1,0 +1,74 @@
+"""Register tiles of the direct convolution and of its weight gradient, and the launch of the former."""
+
+from clconv.shapes import blocks, filter_blocks
+
+from clconv._core.layer import Choice, looped
+
+
+def ceil_div(a, b):
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def is_pointwise(window):
+    """1x1, stride 1, no padding: the image is one long row."""
+    return window.kernel == (1, 1) and window.stride == (1, 1) and window.pads == ((0, 0), (0, 0))
+
+
+def columns_of(window, x, y):
+    """Outputs in one row of tiles."""
+    return y.shape[2] * y.shape[3] if is_pointwise(window) else y.shape[3]
+
+
+# Widths of a register tile: few, so that networks share programs.
+_WIDTHS = (1, 2, 3, 4, 5, 7, 8, 10, 14, 28)
+
+
+def register_tiles(facts, w, columns):
+    """Register tiles WT x KB for rows of `columns` outputs, best first: least waste, then most reuse."""
+    k_blocks = blocks(w.shape[0], facts.block)
+    whole = w.groups > 1 and w.shape[0] // w.groups % facts.block == 0 and w.shape[1] % facts.block == 0
+    shared = k_blocks if w.groups == 1 else (k_blocks // w.groups if whole else 1)
+    priced = []
+    for kb in range(1, 5):
+        if kb > shared or (w.groups > 1 and shared % kb):
+            continue
+        for wt in _WIDTHS:
+            # Besides the tile, registers hold kb weights and a broadcast value.
+            if wt > min((facts.accumulators + 3 - kb) // kb, columns):
+                break
+            waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
+            # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
+            price = waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
+            priced.append((price, wt, kb))
+    return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
+
+
+def launch_direct(rec, args, items, w, defines):
+    """Records conv_direct for weights of spec w."""
+    k, c_group, r, s = w.shape
+    block, group = rec.facts.block, rec.facts.work_group
+    # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
+    # passes the other by. Planar pixels are copied in a third.
+    loops, channels = (1 if group == 1 else 2), min(block, c_group * w.groups)
+    if defines.get("PLANAR"):
+        line = (defines["WT"] - 1) * defines["SW"] + defines["REACH"]
+        per_row = looped(channels, loops * looped(s) + looped(line))
+    else:
+        per_row = looped(s, loops * looped(channels) + 1)
+    rec.launch(
+        "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
+        defines={**defines, "WG": group}, local_size=(group, 1),
+        iterations=looped(filter_blocks(k, c_group * w.groups, w.groups, block), looped(r, per_row))
+        + 2 * looped(defines["KB"], looped(defines["WT"])),
+    )
+
+
+def gradient_tile(facts, channels, kernel_w, planar):
+    """Build definitions of conv_grad_w: what a work-item sums at a time."""
+    if not planar:
+        return {"PLANAR": 0, "CT": min(channels, facts.block)}
+    most = facts.accumulators
+    columns = max(n for n in range(1, kernel_w + 1) if kernel_w % n == 0 and n <= most)
+    together = channels if channels <= facts.block and channels * columns <= most else 1
+    return {"PLANAR": 1, "CT": together, "ST": columns, "TAPS": together * columns}
