@@ -29,7 +29,7 @@
 #define MULTIPLY_ADD(i, a) acc[i] = fma(xs[buffer][i][l], weight, acc[i]);
 
 __kernel __attribute__((reqd_work_group_size(KT, 1, 1))) void fc_vector(TENSOR(const, x), TENSOR(const, w),
-                                                                        TENSOR(const, bias), TENSOR(, y), int batch,
+                                                                        TENSOR(const, bias), OUTPUT(y), int batch,
                                                                         int length, int k_total, int chunk_length,
                                                                         int activation, float slope)
 {
@@ -79,7 +79,7 @@ __kernel __attribute__((reqd_work_group_size(KT, 1, 1))) void fc_vector(TENSOR(c
         if (n < batch) {
             const real sum = acc[i] + (bias_buffer ? AT(bias)[k] : 0);
             const Lanes result = {.vector = activate((VF)(sum), activation, slope)};
-            AT(y)[((size_t)chunk * batch + n) * k_blocks * B + k] =
+            ((__global real *)OUTPUT_BLOCK(y, chunk * batch + n, kb))[item % B] =
                 activation == SIGMOID && k >= k_total ? 0 : result.lane[0];
         }
     }

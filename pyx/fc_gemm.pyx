@@ -37,7 +37,10 @@ def rows_choices(facts, batch, length, k, swapped=False):
 def record_rows(rec, batch, length, k, x, w, b, y, work, choice, activation, swapped=False):
     """Records what `rows_choices` chose."""
     block, product = rec.facts.block, _product(rec.facts, batch, length, k)
-    depth, out = blocks(length, block), [b, None, 0, y, 1, blocks(k, block)]
+    depth = blocks(length, block)
+    # The images' rows may lie further apart: what is computed can be some of the outputs of a larger layer.
+    place = [y, 1, y.depth or blocks(k, block)]
+    out = [b, None, 0, *place]
     if choice.name != "vector":
         defines = {"SWAPPED": int(swapped)}
         record_gemm(rec, product, [_ONE], [x, depth, 1], defines, length, (1, 1), w, out, work, choice, activation)
@@ -45,7 +48,7 @@ def record_rows(rec, batch, length, k, x, w, b, y, work, choice, activation, swa
     tiles, chunks = dict(choice.tiles), product.chunks
     chunk_length = -(-depth // chunks) * block
     args = [
-        x, w, None if chunks > 1 else b, work if chunks > 1 else y, batch, depth * block, k, chunk_length,
+        x, w, None if chunks > 1 else b, *([work, 1, blocks(k, block)] if chunks > 1 else place), batch, depth * block, k, chunk_length,
         *((0, 0.0) if chunks > 1 else activation),
     ]
     loads = looped(-(-tiles["LT"] // block)) + looped(-(-tiles["NT"] * tiles["LT"] // tiles["KT"]))

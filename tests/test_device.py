@@ -51,7 +51,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """pretend(platforms, broken={name: reason}) replaces what is found; records which devices were probed."""
     monkeypatch.setenv("CLCONV_CACHE", str(tmp_path))
     monkeypatch.delenv("CLCONV_DEVICE", raising=False)
-    monkeypatch.delenv("CLCONV_BLOCK", raising=False)
+    for name in ("CLCONV_BLOCK", "CLCONV_KERNELS"):
+        monkeypatch.delenv(name, raising=False)
 
     def install(platforms: list[SimpleNamespace], broken: dict[str, str] | None = None) -> list[str]:
         probed: list[str] = []
@@ -111,6 +112,26 @@ def test_block_from_environment(pretend, monkeypatch: pytest.MonkeyPatch) -> Non
     assert dev.choose().facts.block == 1
     monkeypatch.setenv("CLCONV_BLOCK", "5")
     with pytest.raises(ArgumentError, match=r"CLCONV_BLOCK: '5' is no channel block size; 16, 8, 4 or 1"):
+        dev.choose()
+
+
+def test_the_class_of_kernels_brings_its_shapes() -> None:
+    traits = tuning.Traits("cpu", platform="Intel(R) OpenCL", lanes=16)
+    own, forced = tuning.device_values(traits), tuning.device_values(traits, kernels="gpu")
+    assert (tuning.kernel_class(traits), tuning.kernel_class(traits, "gpu")) == ("cpu", "gpu")
+    assert {name: forced[name] for name in tuning.CLASS_VALUES} == {
+        "block": 4, "work_group": 64, "workers": 0, "accumulators": 16,
+    }  # fmt: skip
+    assert forced["rank"] == own["rank"], "which device is preferred is no matter of its kernels"
+    assert tuning.device_values(traits, "8", "gpu")["block"] == 8
+
+
+def test_kernels_from_environment(pretend, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend([fake_platform("P", fake_device("d"))])
+    monkeypatch.setenv("CLCONV_KERNELS", "gpu")
+    assert (dev.choose().facts.kernels, dev.choose().facts.block) == ("gpu", 4)
+    monkeypatch.setenv("CLCONV_KERNELS", "tpu")
+    with pytest.raises(ArgumentError, match=r"CLCONV_KERNELS: 'tpu' is no class of kernels; cpu or gpu would fit"):
         dev.choose()
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import UNDER_OCLGRIND, in_class
 
+import clconv as cc
 from clconv import device as devices
-from clconv import reference
+from clconv import fitting, reference
 from clconv.reference import Case
 from clconv.selftest import compute, same_bits, verify
 
@@ -78,6 +79,22 @@ def test_a_batch_equals_single_runs(gpu):
         one = replace(values, inputs=[x[i : i + 1] for x in values.inputs])
         single = compute(replace(case, shapes=((1, 200, 3, 3),)), one, gpu, gradient=False).y
         assert single.tobytes() == whole[i : i + 1].tobytes()
+
+
+def test_less_memory_gives_the_same_bits(device, monkeypatch):
+    """Strips of rows, and parts of the outputs of layers whose weights are larger than an allocation."""
+    gpu = in_class(device, "gpu", monkeypatch, has_local=True)
+    small = in_class(device, "gpu", monkeypatch, has_local=True, max_alloc_bytes=1 << 19)
+    monkeypatch.setattr(fitting, "PART_BYTES", (64 << 10,))
+    convolutions = [cc.Conv(12, 3, pad=1), cc.ReLU(), cc.Conv(8, 3, pad=1), cc.MaxPool(2)]
+    x = np.random.default_rng(0).standard_normal((3, 8, 20, 20), np.float32)
+    net = cc.Net([*convolutions, cc.FC(300), cc.ReLU(), cc.FC(10)], input_shape=(8, 20, 20), device=gpu, seed=4)
+    limited = cc.Net(net.network, device=small, weights=net.get_weights())
+    expected = net.predict(x)
+    assert limited.plan(3).streamed_bytes
+    np.testing.assert_array_equal(limited.predict(x), expected)
+    least = net.plan(3).peak_bytes // 2
+    np.testing.assert_array_equal(net.predict(x, memory=least, exact=True), expected)
 
 
 def test_a_device_without_room_takes_the_direct_kernels(device, monkeypatch):
