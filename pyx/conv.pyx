@@ -84,7 +84,8 @@ class Conv2d(Residual):
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
             *output_args(outs[0], rec.facts.block), n * p * per_row, c_group * groups, h, wd, k, p, q, *window.args(),
-            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row, *self.activation_args(),
+            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row,
+            *self.activation_args(),
         ]
         launch_direct(rec, args, n * p * per_row, w.spec, defines)
 
@@ -169,7 +170,8 @@ class ConvTranspose2d(Layer):
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args([]), *output_args(outs[0], rec.facts.block),
             n * p * per_row, c_group * groups, h, wd, k, p, q, *self.window.args(),
-            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row, *self.activation_args(),
+            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row,
+            *self.activation_args(),
         ]
         launch_direct(rec, args, n * p * per_row, w.spec, defines)
 

@@ -106,7 +106,8 @@ class WinogradConv2d(Residual):
         args = [
             *piece_args(x, rec.facts.block, defines), u, b, *residual_args(ins[3:]),
             *output_args(outs[0], rec.facts.block), work, count, -(-p // TILE), -(-q // TILE), u.spec.shape[1],
-            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"], *self.activation_args(),
+            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"],
+            tiles["shares"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
 

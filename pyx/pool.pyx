@@ -72,7 +72,8 @@ class Pool2d(Layer):
         defines = _defines(self.kind, self.window, places)
         args = [
             *piece_args(ins[0], rec.facts.block, defines), *output_args(y, rec.facts.block), places, items, c_blocks,
-            *size, p, q, *self.window.args()[:6], *_counted(self.window, size, self.count_pad), tiles["rows"], tiles["cols"],
+            *size, p, q, *self.window.args()[:6], *_counted(self.window, size, self.count_pad), tiles["rows"],
+            tiles["cols"],
         ]
         # Whole windows and those at an edge are two loops.
         per_output = looped(self.window.kernel[0], 2 * looped(self.window.kernel[1]))
