@@ -19,13 +19,14 @@ from ._core.memory import Allocator, Slab, Tensor
 from ._core.recorder import Recorder
 from .device import Device
 from .errors import ArgumentError, BudgetError
-from .graph import Node, Value, from_storage, public_array, to_storage
+from .graph import Node, Value, from_storage, to_storage
 from .mapped import packed_weights
 from .packing import Array, pack_parts, slice_blocks, unpack
 from .plan import MAPPED, STREAMED, Plan, Residence, settle
 from .planner import Reads, Step, View
 from .program import ProgramKey, Progress, build_programs, shown
 from .shapes import blocks
+from .storing import stored_parts
 
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 
@@ -90,9 +91,8 @@ class Session:
                     self.allocator.fill(slab)
             self._count()
             for name, value in values.items():
-                array = public_array(value, arrays)
-                if array is not None and self._residence.places[name][0] not in self._files:
-                    self.write(name, array)
+                if self._residence.places[name][0] not in self._files:
+                    self._fill(self.tensor(value), stored_parts(value, arrays, self.device.facts.block), name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,10 +112,16 @@ class Session:
     def write(self, name: str, array: Array) -> None:
         """Sets a persistent value from its public array."""
         value = self._values[name]
-        tensor, at = self.tensor(value), 0
-        for part in pack_parts(to_storage(array, value), value.spec, self.device.facts.block):
+        parts = pack_parts(to_storage(array, value), value.spec, self.device.facts.block)
+        self._fill(self.tensor(value), parts, name)
+
+    @staticmethod
+    def _fill(tensor: Tensor, parts: Iterable[Array], name: str) -> None:
+        at = 0
+        for part in parts:
             tensor.part(at, part.nbytes, None).write(part, name)
             at += part.nbytes
+            del part  # the next one is made without it
 
     def clear(self, tag: str) -> None:
         """Fills all persistent values of a tag with zeros."""

@@ -11,14 +11,15 @@ from typing import Any
 
 from ._core.conv_winograd import WinogradConv2d, WinogradGradW
 from ._core.layer import Cost
-from ._core.layout import ShiftRows, ToBlocks, ToPlain
+from ._core.layout import ShiftRows, ToBlocks, ToPlain, Upload
 from .graph import Value
-from .plan import MAPPED, Plan
+from .plan import MAPPED, STREAMED, Plan
 from .planner import Step, format_bytes
 from .planner.segments import BYTE_PRICE, LAUNCH_PRICE
 from .planner.steps import Reads
 from .shapes import TensorSpec
 from .tables import table
+from .timeline import served
 from .train.recompute import WINOGRAD_SHARE
 
 PRICES_PER_SECOND = 2e11  # operations: only the scale of a trace, not its proportions
@@ -51,7 +52,7 @@ class Explanation:
     """A plan in parts beside the one without a limit.
 
     Attributes:
-        told: what was done to save memory, for people. peak_bytes, mapped_bytes: of the plan.
+        told: what was done to save memory, for people. peak_bytes, mapped_bytes, streamed_bytes: of the plan.
         unlimited_bytes: what the plan without a limit takes. ratio: modelled time over that one's.
         runs: of the plan per batch, where it is one of several parts of a batch.
     """
@@ -61,6 +62,7 @@ class Explanation:
     told: tuple[str, ...]
     peak_bytes: int
     mapped_bytes: int
+    streamed_bytes: int
     unlimited_bytes: int
     flops: int
     unlimited_flops: int
@@ -74,6 +76,8 @@ class Explanation:
     def __str__(self) -> str:
         what = "test-time mode" if self.mode == "test" else "training step"
         mapped = f", weights in a mapped file {format_bytes(self.mapped_bytes)}" if self.mapped_bytes else ""
+        if self.streamed_bytes:
+            mapped += f", weights that come in parts {format_bytes(self.streamed_bytes)}"
         parts = f", {math.ceil(self.runs)} runs per batch" if self.runs > 1 else ""
         totals = [
             f"{what}: {format_bytes(self.peak_bytes)} on the device{mapped}{parts};",
@@ -106,6 +110,8 @@ def step_cost(plan: Plan, step: Step) -> Cost:
         assert moved is not None and not isinstance(moved, tuple)
         share = step.layer.rows / moved.spec.shape[2]
         return Cost(0, int(2 * share * moved.spec.nbytes(plan.facts.block)))
+    if isinstance(step.layer, Upload):
+        return Cost(0, sum(2 * view.spec.nbytes(plan.facts.block) for view in step.outputs))
     if step.whole or not step.outputs:
         return plan.costs[step.node]
     return step.layer.cost([_spec(reads) for reads in step.inputs], [view.spec for view in step.outputs], plan.facts)
@@ -159,7 +165,7 @@ def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None =
         ratio = runs * sum(prices[first:stop]) / other if other else None
         parts.append(_part(plan, first, stop, how, costs[first:stop], ratio))
     return Explanation(
-        mode, tuple(parts), plan.told, plan.peak_bytes, plan.mapped_bytes, unlimited.peak_bytes,
+        mode, tuple(parts), plan.told, plan.peak_bytes, plan.mapped_bytes, plan.streamed_bytes, unlimited.peak_bytes,
         int(runs * sum(cost.flops for cost in costs)), sum(cost.flops for cost in others),
         runs * sum(prices) / sum(other_prices), runs,
     )  # fmt: skip
@@ -180,7 +186,7 @@ def _runs(plan: Plan) -> list[tuple[int, int, str]]:
     """Steps first..stop - 1 of each run of layers, with how they are computed."""
     inside = {node: plan.segment_of(node) for node in plan.graph.nodes} if plan.segments else {}
     found: list[tuple[int, int, str]] = []
-    for segment, group in groupby(plan.schedule.steps, key=lambda step: inside.get(step.node)):
+    for segment, group in groupby(served(plan), key=inside.get):
         how = "whole" if segment is None else f"{plan.strip_count(segment)} strips of {segment.rows} rows"
         first = found[-1][1] if found else 0
         found.append((first, first + len(list(group)), how))
@@ -188,9 +194,9 @@ def _runs(plan: Plan) -> list[tuple[int, int, str]]:
 
 
 def _part(plan: Plan, first: int, stop: int, how: str, costs: Sequence[Cost], ratio: float | None) -> Part:
-    steps, nodes = plan.schedule.steps[first:stop], plan.graph.nodes
+    nodes = plan.graph.nodes
     order = {node: i for i, node in enumerate(nodes)}
-    own = sorted({step.node for step in steps}, key=order.__getitem__)
+    own = sorted(set(served(plan)[first:stop]), key=order.__getitem__)
     named = [node for node in own if not isinstance(node.layer, (ToBlocks, ToPlain))] or own
     return Part(
         named[0].name,
@@ -211,7 +217,7 @@ def _weights(plan: Plan, values: set[Value]) -> str:
     for value in values:
         if value.role in ("param", "state"):
             tag = plan.residence.places[value.name][0]
-            amounts["mapped" if tag == MAPPED else "resident"] += value.spec.nbytes(plan.facts.block)
+            amounts[tag if tag in (MAPPED, STREAMED) else "resident"] += value.spec.nbytes(plan.facts.block)
     return ", ".join(f"{where} {nbytes / 2**20:.1f} MiB" for where, nbytes in sorted(amounts.items()))
 
 

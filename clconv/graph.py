@@ -27,6 +27,7 @@ class Parameter:
         fan_in, fan_out: products summed per output, outputs that one input reaches; for the initialisation.
         swap: the public array has input and output channels exchanged (transposed convolution).
         derive: computes the public array from others by name (folded parameters), or None.
+        derived_by_rows: `derive` makes a part of the array, along its first axis, from the same part of the others.
     """
 
     public_shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Parameter:
     fan_out: int = 1
     swap: bool = False
     derive: Callable[[Mapping[str, Array]], Array] | None = None
+    derived_by_rows: bool = False
 
 
 @dataclass(eq=False)

@@ -18,9 +18,10 @@ import numpy as np
 from . import settings
 from .errors import DataError
 from .files import replacing
-from .graph import Value, public_array, to_storage
-from .packing import Array, pack_parts
+from .graph import Value
+from .packing import Array
 from .plan import Residence
+from .storing import stored_parts
 
 FOLDER_BYTES = 8 << 30  # of all files together, but for the one in use
 FORMAT = 1  # of the files; part of their names
@@ -77,11 +78,8 @@ def _write(
         with replacing(path) as temporary, open(temporary, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
             for name, offset in held.items():
-                array = public_array(values[name], arrays)
-                if array is None:
-                    continue
                 file.seek(offset)
-                for part in pack_parts(to_storage(array, values[name]), values[name].spec, block):
+                for part in stored_parts(values[name], arrays, block):
                     file.write(part.data)
     except OSError as error:
         raise DataError(

@@ -42,7 +42,7 @@ def slice_blocks(spec: TensorSpec) -> int:
     return {"filter": 1, "winograd": 2}.get(spec.layout, 0) if spec.groups == 1 else 0
 
 
-CHUNK_BYTES = 4 << 20  # of packed weights at a time, about
+CHUNK_BYTES = 512 << 10  # of packed weights at a time, about
 
 
 def pack_parts(array: Array, spec: TensorSpec, block: int) -> Iterator[Array]:

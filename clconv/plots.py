@@ -189,8 +189,8 @@ def plot_plan(
     _name_layers(axes, plan)
     axes.set(ylabel="MiB", xlim=(0, line.places[-1]), ylim=(0, 1.05 * most / 2**20))
     subtitle = f"peak {_mib(line.held_bytes)}"
-    if line.mapped_bytes:
-        subtitle += f" on the device; {_mib(line.mapped_bytes)} of weights are read from a mapped file"
+    for nbytes, how in ((line.mapped_bytes, "are read from a mapped file"), (line.streamed_bytes, "come in parts")):
+        subtitle += f"; {_mib(nbytes)} of weights {how}" if nbytes else ""
     figure.suptitle(f"{title}\n{subtitle}" if title else subtitle, fontsize=10)
     pairs = [pair for each in figure.axes for pair in zip(*each.get_legend_handles_labels(), strict=True)]
     named = {label: handle for handle, label in pairs}

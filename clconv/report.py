@@ -65,7 +65,7 @@ class Total:
     """What one mode takes, as planned: floating-point operations, and bytes; `peak_bytes` is all together.
 
     Attributes:
-        mapped_bytes: weights in a mapped file, which `weight_bytes` and `peak_bytes` leave out.
+        mapped_bytes: weights in a file, mapped or brought in parts, which `weight_bytes` and `peak_bytes` leave out.
     """
 
     mode: str
@@ -199,7 +199,7 @@ def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
             p.arena_bytes,
             p.optimizer_bytes,
             p.peak_bytes,
-            p.mapped_bytes,
+            p.mapped_bytes + p.streamed_bytes,
         )
         for p in plans
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from .graph import Graph, Value
-from .plan import MAPPED, Plan
+from ._core.layout import Upload
+from .graph import Graph, Node, Value
+from .plan import MAPPED, STREAMED, Plan
 from .planner import Interval
 
 PERSISTENT = {
@@ -27,7 +28,8 @@ class Timeline:
         labels: the layer of each step. places: where each step begins on a line on which every node of the graph
             takes one unit, and at last the line's end; the steps of a segment share its nodes' units evenly.
         bytes: of each kind, at each step. held_bytes: what the plan holds on the device throughout, arena included.
-        mapped_bytes: weights in mapped files, which no kind counts.
+        mapped_bytes, streamed_bytes: weights in mapped files, which no kind counts; of those that are brought to the
+            device in parts, what is there is "staging".
     """
 
     labels: tuple[str, ...]
@@ -35,6 +37,7 @@ class Timeline:
     bytes: dict[str, tuple[int, ...]]
     held_bytes: int
     mapped_bytes: int
+    streamed_bytes: int
 
     @property
     def totals(self) -> list[int]:
@@ -53,15 +56,16 @@ def timeline(plan: Plan) -> Timeline:
     steps = plan.schedule.steps
     found: dict[str, list[int]] = {}
     for tag, sizes in plan.residence.slab_bytes.items():
-        if tag != MAPPED:
+        if tag not in (MAPPED, STREAMED):
             found[PERSISTENT.get(tag, tag)] = [sum(sizes)] * len(steps)
     back = _gradients(plan.graph)
     first: dict[Value, int] = {}
     for number, step in enumerate(steps):
         for view in step.outputs:
             first.setdefault(view.value, number)
+    staged = {view.value for step in steps if isinstance(step.layer, Upload) for view in step.outputs}
     for interval in plan.intervals:
-        for kind, start, stop in _kinds(interval, back, first, len(steps)):
+        for kind, start, stop in _kinds(interval, back, staged, first, len(steps)):
             amounts = found.setdefault(kind, [0] * len(steps))
             for number in range(start, stop):
                 amounts[number] += interval.nbytes
@@ -73,16 +77,17 @@ def timeline(plan: Plan) -> Timeline:
         {kind: tuple(found[kind]) for kind in kinds},
         plan.peak_bytes,
         plan.mapped_bytes,
+        plan.streamed_bytes,
     )
 
 
-def _kinds(interval: Interval, back: set[Value], first: dict[Value, int], count: int) -> list[tuple[str, int, int]]:
+def _kinds(
+    interval: Interval, back: set[Value], staged: set[Value], first: dict[Value, int], count: int
+) -> list[tuple[str, int, int]]:
     """(kind, step, step behind the last) for what lives in a piece of memory in turn; `first`: when it is written."""
-    if not interval.values or interval.values[0].persistent:
-        kind = STAGING if interval.step is None else WORKSPACE
-        return [(kind, start, min(end + 1, count)) for start, end in interval.lives]
-    if interval.spans:
-        kind = GRADIENTS if interval.values[0] in back else ACTIVATIONS
+    if not interval.values or interval.spans or interval.values[0] in staged:
+        value = interval.values[0] if interval.values else None
+        kind = WORKSPACE if value is None else STAGING if value in staged else ACTIVATIONS
         return [(kind, start, min(end + 1, count)) for start, end in interval.lives]
     found, stop = [], min(interval.end + 1, count)
     for value, then in zip_longest(interval.values, interval.values[1:]):
@@ -103,14 +108,21 @@ def _gradients(graph: Graph) -> set[Value]:
     return found
 
 
+def served(plan: Plan) -> list[Node]:
+    """For each step the node that it serves; for an upload ahead of its time the one that computes meanwhile."""
+    found: list[Node] = []
+    for step in reversed(plan.schedule.steps):
+        found.append(found[-1] if isinstance(step.layer, Upload) and found else step.node)
+    return found[::-1]
+
+
 def _places(plan: Plan) -> tuple[float, ...]:
-    steps = plan.schedule.steps
     number = {node: i for i, node in enumerate(plan.graph.nodes)}
     inside = {i: segment for segment in plan.segments for i in range(segment.start, segment.stop)}
     counts: dict[object, int] = {}
     spans: list[tuple[object, int, int]] = []
-    for step in steps:
-        i = number[step.node]
+    for node in served(plan):
+        i = number[node]
         segment = inside.get(i)
         span = (i, i, i + 1) if segment is None else (segment, segment.start, segment.stop)
         spans.append(span)

@@ -8,7 +8,7 @@ wait for it, twice 5 to 10 microseconds.
 """
 
 from libc.stdint cimport int32_t, uint8_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cimport cython
 
@@ -173,6 +173,13 @@ cdef class Allocator:
     def fill(self, Slab slab, uint8_t byte=0):
         """Sets every byte of a slab. Also commits it: drivers allocate lazily, so only now it is known to fit."""
         with_name = f"filling {slab.nbytes} bytes of {slab.tag}"
+        cdef uint8_t* host = <uint8_t*>slab.host
+        cdef size_t n = slab.nbytes
+        if host != NULL:  # drivers may fill a copy of the memory first
+            check(cl.finish(self.queue), with_name)
+            with nogil:
+                memset(host, byte, n)
+            return
         check(cl.enqueue_fill(self.queue, slab.handle, &byte, 1, 0, slab.nbytes, 0, NULL, NULL), with_name)
         check(cl.finish(self.queue), with_name)
 

@@ -30,6 +30,7 @@ FLOORS = [
     ["autodiff"],
     ["passes", "planner"],
     ["plan"],
+    ["storing"],
     ["mapped"],
     ["engine", "fitting", "limits"],
     ["nn"],

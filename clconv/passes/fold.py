@@ -78,10 +78,11 @@ def _fold(graph: Graph, node: Node, norm: Node) -> None:
         before = 0.0 if bias is None else _array(bias, arrays)
         return (before - _array(mean, arrays)) * scale(arrays) + _array(beta, arrays)
 
+    by_rows = not stored.swap and all(v.parameter and v.parameter.derive is None for v in (weight, gamma, var))
     name = bias.name if bias is not None else f"{node.name}.bias"
     node.inputs = (
         node.inputs[0],
-        _derived(graph, weight.name, weight.spec, stored, scaled_weight),
+        _derived(graph, weight.name, weight.spec, stored, scaled_weight, by_rows=by_rows),
         _derived(graph, name, TensorSpec((1, channels, 1, 1)), Parameter((channels,)), shifted_bias),
     )
     (result,) = norm.outputs
@@ -89,9 +90,22 @@ def _fold(graph: Graph, node: Node, norm: Node) -> None:
     node.outputs = (result,)
 
 
-def _derived(graph: Graph, name: str, spec: TensorSpec, like: Parameter, derive: Callable[[Arrays], Array]) -> Value:
+def _derived(
+    graph: Graph,
+    name: str,
+    spec: TensorSpec,
+    like: Parameter,
+    derive: Callable[[Arrays], Array],
+    *,
+    by_rows: bool = False,
+) -> Value:
     """A persistent value `name`.folded, computed from arrays of the user."""
-    parameter = Parameter(like.public_shape, swap=like.swap, derive=lambda arrays: derive(arrays).astype(np.float32))
+    parameter = Parameter(
+        like.public_shape,
+        swap=like.swap,
+        derive=lambda arrays: derive(arrays).astype(np.float32),
+        derived_by_rows=by_rows,
+    )
     return graph.persist(f"{name}.folded", spec, "param", parameter)
 
 
@@ -101,7 +115,7 @@ def _array(value: Value, arrays: Arrays) -> Array:
     assert parameter is not None
     if parameter.derive is not None:
         return parameter.derive(arrays).astype(np.float64)
-    return np.asarray(arrays.get(value.name, np.zeros(parameter.public_shape)), np.float64)
+    return np.asarray(arrays[value.name] if value.name in arrays else np.zeros(parameter.public_shape), np.float64)
 
 
 def scale_filter(array: Array, scale: Array, groups: int = 1, *, swap: bool = False) -> Array:

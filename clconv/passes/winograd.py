@@ -152,10 +152,13 @@ def _transformed(graph: Graph, weight: Value) -> Value:
     def derive(arrays: Mapping[str, Array]) -> Array:
         w = parameter.derive(arrays) if parameter.derive else arrays[weight.name]
         # The points first, as they are stored: a quarter of the time with them last.
-        products = np.kron(FILTER, FILTER).astype(np.float32) @ np.asarray(w, np.float32).reshape(k * c, 9).T
-        points: Array = products.reshape(6, 6, k, c).transpose(2, 3, 0, 1)
+        products = np.kron(FILTER, FILTER).astype(np.float32) @ np.asarray(w, np.float32).reshape(-1, 9).T
+        points: Array = products.reshape(6, 6, -1, c).transpose(2, 3, 0, 1)
         return points
 
     shape = (k, c, 6, 6)
+    by_rows = parameter.derive is None or parameter.derived_by_rows
     spec = TensorSpec(shape, layout="winograd")
-    return graph.persist(f"{weight.name}.winograd", spec, "param", Parameter(shape, derive=derive))
+    return graph.persist(
+        f"{weight.name}.winograd", spec, "param", Parameter(shape, derive=derive, derived_by_rows=by_rows)
+    )

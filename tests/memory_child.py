@@ -1,0 +1,118 @@
+"""A process whose memory is looked at from outside: `python memory_child.py JOB`, JSON on standard output.
+
+count: predictions and a training run on a device behind `memory_layer.c`, its count beside clconv's own.
+grow: a network from a file predicts inside budgets; how far the process's anonymous memory grows meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clconv as cc
+
+
+def counted(layer: ctypes.CDLL, name: str) -> int:
+    function = getattr(layer, f"counted_{name}")
+    function.restype = ctypes.c_size_t
+    return int(function())
+
+
+def noted(layer: ctypes.CDLL, net: cc.Net, mode: str) -> dict[str, int]:
+    """What the layer counted, and what the network says about the same run."""
+    usage = next(usage for usage in net.usages if usage.mode == mode)
+    names = ("live", "peak", "mapped", "calls")
+    found = {name: counted(layer, name) for name in names}
+    own = {"planned": usage.planned_bytes, "measured": usage.measured_bytes}
+    return {**found, **own, "own_mapped": usage.by_tag.get("mapped", 0)}
+
+
+def count(job: dict[str, Any]) -> list[dict[str, int]]:
+    layer = ctypes.CDLL(os.environ["OPENCL_LAYERS"])
+    found = []
+    for memory in job["budgets"]:
+        with cc.Net(job["net"]) as net:
+            x = np.ones((3, *net.network.input_shape), np.float32)
+            layer.counted_reset()
+            net.predict(x, memory=memory)
+            found.append(noted(layer, net, "test"))
+        found[-1]["left"] = counted(layer, "live") + counted(layer, "mapped")
+    with cc.Net(job["net"]) as net:
+        x = np.ones((job["batch"], *net.network.input_shape), np.float32)
+        layer.counted_reset()
+        net.fit(x, np.zeros(len(x), int), batch_size=len(x), memory=job["training"], verbose=False)
+        found.append(noted(layer, net, "train"))
+    found[-1]["left"] = counted(layer, "live") + counted(layer, "mapped")
+    return found
+
+
+def anonymous() -> int:
+    """Bytes of memory that no file backs."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return 1024 * int(next(line for line in text.splitlines() if line.startswith("Anonymous:")).split()[1])
+
+
+def settled() -> int:
+    """The same once what is free was given back to the system."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return anonymous()
+
+
+def growth(run: Callable[[], object]) -> int:
+    """How far anonymous memory rises while something runs, looked at every millisecond or so."""
+    before = settled()
+    most, stopped = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not stopped.is_set():
+            most = max(most, anonymous())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        run()
+        most = max(most, anonymous())
+    finally:
+        stopped.set()
+        watcher.join()
+    return most - before
+
+
+def grow(job: dict[str, Any]) -> list[dict[str, int]]:
+    found = []
+    for memory in job["budgets"]:
+        run(job, memory, lambda work: work())  # builds the kernels
+        grown, measured = run(job, memory, growth)
+        found.append({"budget": memory, "growth": grown, "measured": measured})
+    return found
+
+
+def run(job: dict[str, Any], memory: int, how: Callable[[Callable[[], None]], Any]) -> tuple[Any, int]:
+    """Opens the file, plans, and predicts in `how`'s hands; what that returns, and the measured device bytes."""
+    with cc.load(job["file"]) as net:
+        x = np.zeros((1, *net.network.input_shape), np.float32)
+        net.plan(memory=memory)
+
+        def predict() -> None:
+            for _ in range(job["times"]):
+                net.predict(x, memory=memory)
+
+        return how(predict), net.usages[0].measured_bytes
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    print(json.dumps({"count": count, "grow": grow}[asked["what"]](asked)))
