@@ -56,6 +56,7 @@ def stepped(trainer, optimizer, x, y, steps=2):
     network = trainer.network
     try:
         trainer.prepare(network.initial(1), {"train": {len(x)}})
+        trainer.session.fill_arena(0xFF)  # what is read before it is written is not a number
         losses = [trainer.step(x, y, optimizer.rate)[0] for _ in range(steps)]
         assert trainer.session.allocator.peak_bytes == trainer.peak_bytes
         return losses, {**trainer.arrays(), **trainer.optimizer_arrays()}
@@ -306,6 +307,11 @@ def test_a_device_that_is_too_small_is_a_budget(one):
     smaller = Device(one.key, replace(one.facts, global_bytes=1000), one.cl_device)
     with pytest.raises(BudgetError, match=r"does not fit 1000 bytes \(1000 B\), what .* has; at least"):
         Trainer(network, smaller, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)
+    pieces = Device(one.key, replace(one.facts, max_alloc_bytes=1000), one.cl_device)
+    with pytest.raises(
+        BudgetError, match=r"\w+: \d+ bytes in one piece, but .* at most 1000.*\. Nothing was allocated"
+    ):
+        Trainer(network, pieces, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)
 
 
 def test_a_run_goes_on_with_the_trainer_of_the_last_one_where_it_serves(one):

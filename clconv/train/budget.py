@@ -37,6 +37,9 @@ class Fitting:
 
     Args:
         parts: batches may come in parts even where they are normalised.
+
+    Attributes:
+        obstacle: why the last method that was tried cannot be planned at all.
     """
 
     def __init__(self, plans: StepPlans, batches: Mapping[str, set[int]], *, parts: bool) -> None:
@@ -44,6 +47,7 @@ class Fitting:
         self.batches = batches
         self.batch = max(batches["train"])
         self.whole = not parts and normalises(plans.network, self.batch)
+        self.obstacle = ""
         self._searches: dict[int, Search | None] = {}
 
     def within(self, limit: int) -> Method | None:
@@ -91,7 +95,8 @@ class Fitting:
         """What a method takes; None where the device or a layer does not allow it."""
         try:
             return together_bytes(self.plans.all(method, self.batches))
-        except (OutOfMemoryError, ShapeError):
+        except (OutOfMemoryError, ShapeError) as error:
+            self.obstacle = str(error)
             return None
 
     def _settled(self, method: Method, limit: int) -> Method | None:
@@ -115,7 +120,8 @@ class Fitting:
             try:
                 plan = self.plans.train(Method(scratch=0), images, self.batch, images < self.batch)
                 self._searches[images] = Search(chain(plan))
-            except (OutOfMemoryError, ShapeError):
+            except (OutOfMemoryError, ShapeError) as error:
+                self.obstacle = str(error)
                 self._searches[images] = None
         search = self._searches[images]
         if search is None:

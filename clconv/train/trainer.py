@@ -132,6 +132,8 @@ class Trainer:
         if found:
             nbytes, method = found[0]
             text += f"at least {nbytes} ({format_bytes(nbytes)}) are needed: {'; '.join(method.told(fitting.batch))}. "
+        else:
+            text += f"{fitting.obstacle}. "
         if fitting.whole:
             other = Fitting(self._plans, fitting.batches, parts=True).least()
             if other and (not found or other[0][0] < found[0][0]):
