@@ -68,7 +68,7 @@ class Fitting:
                 return method
             if tries == MOST_TRIES:
                 break
-        return min((c for n, c in least if n <= limit), key=self.cost)
+        return self._settled(min((method for n, method in least if n <= limit), key=self.cost), limit)
 
     def least(self) -> list[tuple[int, Method]]:
         """The methods that take least, with their bytes, ascending: what does not fit the first is refused."""
