@@ -172,6 +172,8 @@ def _split(tiles, per_block, pairs, facts):
         even = sum(costs) / (max(busy) * len(busy))
         if even > best[0] + EVEN:
             best = (even, shares, workers)
+        if best[0] + EVEN >= 1:
+            break  # nothing can be so much better
     return best[1:]
 
 
