@@ -48,7 +48,8 @@ def record_rows(rec, batch, length, k, x, w, b, y, work, choice, activation, swa
     tiles, chunks = dict(choice.tiles), product.chunks
     chunk_length = -(-depth // chunks) * block
     args = [
-        x, w, None if chunks > 1 else b, *([work, 1, blocks(k, block)] if chunks > 1 else place), batch, depth * block, k, chunk_length,
+        x, w, None if chunks > 1 else b, *([work, 1, blocks(k, block)] if chunks > 1 else place), batch,
+        depth * block, k, chunk_length,
         *((0, 0.0) if chunks > 1 else activation),
     ]
     loads = looped(-(-tiles["LT"] // block)) + looped(-(-tiles["NT"] * tiles["LT"] // tiles["KT"]))
