@@ -21,7 +21,11 @@
 #endif
 
 #ifndef CT
-#define CT (PLANAR ? 1 : B)
+#if PLANAR
+#define CT 1
+#else
+#define CT B
+#endif
 #endif
 #ifndef ST
 #define ST 1
