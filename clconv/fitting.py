@@ -130,7 +130,7 @@ class Fitting:
     def _streamed(self, variant: int, limit: int) -> Plan | None:
         """The plan that streams as few weights as it must, in the largest parts that fit; None where none fits."""
         weights = self._weights(variant)
-        for part in PART_BYTES:
+        for part in (size for size in PART_BYTES if size <= self.facts.max_alloc_bytes):
 
             def plan(count: int, part: int = part) -> Plan:
                 key = ("streamed", variant, part, count)

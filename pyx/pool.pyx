@@ -133,9 +133,10 @@ class GlobalAvgPool(Layer):
         return (TensorSpec((*specs[0].shape[:2], 1, 1)),)
 
     def choices(self, facts, specs, outs):
-        n, c, h, w = specs[0].shape
-        # Images of few channels are split, so that there is work for all: into chunks of 64 pixels or more.
-        chunks = split_rows(h * w // 64, n * blocks(c, facts.block), facts)
+        _, c, h, w = specs[0].shape
+        # Images of few channels are split, so that there is work for all: into chunks of 64 pixels or more. How many
+        # images there are does not count: each has the same bits alone.
+        chunks = split_rows(h * w // 64, blocks(c, facts.block), facts)
         workspace = chunks * outs[0].nbytes(facts.block) if chunks > 1 else 0
         return [Choice("plain", (("chunks", chunks),), workspace)]
 

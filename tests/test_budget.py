@@ -152,3 +152,9 @@ def test_weights_larger_than_an_allocation_come_in_parts(place):
     limited = cc.Net(net.network, device=small, weights=net.get_weights())
     assert limited.plan(3).streamed_bytes >= 600 * 1600 * 4 > limited.plan(3).peak_bytes
     np.testing.assert_array_equal(limited.predict(x), net.predict(x))
+
+
+def test_an_image_has_the_same_mean_in_any_batch(device):
+    net = cc.Net([cc.GlobalAvgPool()], input_shape=(3, 56, 56), device=device)
+    x = np.random.default_rng(0).standard_normal((9, 3, 56, 56), np.float32)
+    np.testing.assert_array_equal(net.predict(x), np.concatenate([net.predict(x[i : i + 1]) for i in range(9)]))
