@@ -12,6 +12,7 @@ import clconv as cc
 from clconv import passes
 from clconv.device import Device, choose
 from clconv.errors import ArgumentError, BudgetError, NonFiniteError
+from clconv.nn import zoo
 from clconv.planner.recompute import Chain, Search
 from clconv.train import step
 from clconv.train.method import Method, StepPlans
@@ -377,3 +378,22 @@ def test_winograd_within_some_scratch(one):
 
     assert used(None) >= used(600_000) >= used(0) == 0
     assert used(None) > 0 or one.facts.workers == 0
+
+
+PROMISED = [
+    ("vgg16", 32, 1_200_000_000, {}),
+    ("resnet50", 32, 1_200_000_000, {}),
+    ("squeezenet", 32, 32_000_000, {}),
+    ("resnet50", 16, None, {"global_bytes": 1 << 30, "max_alloc_bytes": 256 << 20}),  # what POCL_MEMORY_LIMIT=1 leaves
+]
+
+
+@pytest.mark.parametrize(
+    "name, images, budget, facts", PROMISED, ids=lambda v: str(v) if isinstance(v, (str, int)) else ""
+)
+def test_the_budgets_that_are_promised(one, name, images, budget, facts):
+    small = Device(one.key, replace(one.facts, block=16, **facts), one.cl_device)
+    trainer = Trainer(getattr(zoo, name)(), small, "softmax", cc.SGD(0.01, momentum=0.9))
+    plans = trainer.plan_within({"train": {images}}, budget)
+    assert trainer.peak_bytes <= (budget or small.facts.global_bytes)
+    assert max(size for plan in plans for size in plan.arena.slab_bytes) <= small.facts.max_alloc_bytes
