@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Train a network on a folder of images, MNIST's or CIFAR-10's files.",
     "predict": "Say what is on pictures, with a trained network.",
     "summary": "Show a network layer by layer, with the memory that it takes.",
+    "fit-check": "Say which batches and images fit into a budget.",
     "bench": "Measure a network layer by layer, beside what the device can do.",
     "tune": "Search the fastest way to run a network on this device.",
     "selftest": "Check every layer against its reference on this device.",
@@ -64,7 +65,8 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             close = difflib.get_close_matches(cmd_name, COMMANDS, 1)
             ctx.fail(f"there is no command {cmd_name!r}" + (f"; did you mean {close[0]}?" if close else ""))
-        command = getattr(importlib.import_module(f".{cmd_name}", __name__), cmd_name)
+        module = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f".{module}", __name__), module)
         assert isinstance(command, click.Command)
         return command
 

@@ -1,0 +1,44 @@
+"""`clconv fit-check`: the largest batches and images that fit into a budget."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..fits import fits
+from ..planner import format_bytes
+from ..train.method import PER_PART
+from .display import device_line
+from .networks import find
+from .options import budget, device_option, memory_option
+
+
+@click.command("fit-check")
+@click.argument("network", metavar="NETWORK")
+@memory_option("The budget, such as 2GB. Default: CLCONV_MEMORY, else all that the device has.")
+@click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
+@click.option("--image", is_flag=True, help="The largest image, too; takes up to a minute.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON; sizes in bytes.")
+@device_option
+def fit_check(network: str, memory: int | None, bn: str | None, image: bool, as_json: bool, device: str | None) -> None:
+    """Say what fits into a budget: images per prediction, images per training step, pixels of an image.
+
+    NETWORK is a .safetensors or .onnx file, a pattern as in the CS231n notes, or the name of a known network. Nothing
+    is allocated or run. "At full speed" is computed as without a budget; "at all" in smaller parts and more time.
+
+    \b
+    Examples
+        clconv fit-check resnet50 --memory 2GB
+        clconv fit-check model.safetensors --memory 64MiB --json
+    """
+    with find(network).open(device=device) as net:
+        limit = budget(memory) or net.device.facts.global_bytes
+        found = fits(net, limit, bn=bn, image=image)
+        if as_json:
+            click.echo(json.dumps(found.to_dict(), indent=2))
+            return
+        click.echo(device_line(net.device))
+        click.echo(f"{network} in {format_bytes(limit)}")
+        click.echo()
+        click.echo(str(found))
