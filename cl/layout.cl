@@ -12,30 +12,31 @@
 
 #include "common.h"
 
-__kernel void to_blocks(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
+// x_plane, y_plane: pixels from one channel, or block of channels, to the next; `plane` of them are converted
+__kernel void to_blocks(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int channels, int plane)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
     const int c_blocks = BLOCKS(channels);
     const int pixel = item % plane, cb = item / plane % c_blocks, n = item / plane / c_blocks;
-    __global const real *source = AT(x) + ((size_t)n * channels + cb * B) * plane + pixel;
-    __global real *target = AT(y) + (size_t)item * B;
+    __global const real *source = AT(x) + ((size_t)n * channels + cb * B) * x_plane + pixel;
+    __global real *target = AT(y) + ((size_t)(item / plane) * y_plane + pixel) * B;
     for (int c = 0; c < B; c++)
-        target[c] = cb * B + c < channels ? source[(size_t)c * plane] : 0;
+        target[c] = cb * B + c < channels ? source[(size_t)c * x_plane] : 0;
 }
 
-__kernel void to_plain(TENSOR(const, x), TENSOR(, y), int items, int channels, int plane)
+__kernel void to_plain(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int channels, int plane)
 {
     const int item = get_global_id(0);
     if (item >= items)
         return;
     const int c_blocks = BLOCKS(channels);
     const int pixel = item % plane, cb = item / plane % c_blocks, n = item / plane / c_blocks;
-    __global const real *source = AT(x) + (size_t)item * B;
-    __global real *target = AT(y) + ((size_t)n * channels + cb * B) * plane + pixel;
+    __global const real *source = AT(x) + ((size_t)(item / plane) * x_plane + pixel) * B;
+    __global real *target = AT(y) + ((size_t)n * channels + cb * B) * y_plane + pixel;
     for (int c = 0; c < min(B, channels - cb * B); c++)
-        target[(size_t)c * plane] = source[c];
+        target[(size_t)c * y_plane] = source[c];
 }
 
 // Where element `flat` of image n, counted in CHW order, sits in a tensor of channel blocks.

@@ -23,7 +23,7 @@ from .graph import Node, Value, from_storage, to_storage
 from .mapped import packed_weights
 from .packing import Array, pack_parts, slice_blocks, unpack
 from .plan import MAPPED, STREAMED, Plan, Residence, settle
-from .planner import Reads, Step, View
+from .planner import Reads, View
 from .program import ProgramKey, Progress, build_programs, shown
 from .shapes import blocks
 from .storing import stored_parts
@@ -264,15 +264,14 @@ class Session:
         """Records all steps; where values are that are stored whole, or in part, and the node of each launch."""
         block = plan.facts.block
         tensors: dict[Value, Tensor] = {}
-        workspaces: dict[Step, Tensor] = {}
+        workspaces: dict[Node | None, Tensor] = {}
         for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
             slab = self._arena[placement.slab]
             for value in interval.values:
                 spec = plan.schedule.stored_spec(value)
                 tensors[value] = Tensor(slab, placement.offset, spec, spec.nbytes(block))
-            if interval.step is not None:
-                size = interval.step.choice.workspace_bytes
-                workspaces[interval.step] = Tensor(slab, placement.offset, None, size)
+            if interval.node is not None:
+                workspaces[interval.node] = Tensor(slab, placement.offset, None, interval.nbytes)
 
         def bound(reads: Reads) -> Any:
             if isinstance(reads, tuple):
@@ -290,7 +289,7 @@ class Session:
                 recorder,
                 [bound(reads) for reads in step.inputs],
                 [bound(view) for view in step.outputs],
-                workspaces.get(step),
+                _workspace(workspaces.get(step.node), step.choice.workspace_bytes),
                 step.choice,
             )
             launched += [step.node] * (len(recorder.launches) - len(launched))
@@ -328,6 +327,11 @@ class _Executable:
         with shown(self.progress, "building kernels for this network") as tell:
             self.recording.run_stepwise(tell)
         self.fresh, self.progress = False, None
+
+
+def _workspace(shared: Tensor | None, nbytes: int) -> Tensor | None:
+    """What a step uses of its node's workspace."""
+    return shared.part(0, nbytes, None) if shared is not None and nbytes else None
 
 
 def _part(stored: Tensor, view: View, block: int) -> Tensor:

@@ -139,11 +139,7 @@ def _check_guards(session: Session, plan: Plan) -> None:
     for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True):
         end = placement.offset + interval.nbytes
         if not (slabs[placement.slab][end - GUARD_BYTES : end] == POISON).all():
-            what = (
-                interval.values[0].name
-                if interval.values
-                else f"the workspace of {interval.step and interval.step.node}"
-            )
+            what = interval.values[0].name if interval.values else f"the workspace of {interval.node}"
             raise AssertionError(f"{what}: written to behind its end")
 
 

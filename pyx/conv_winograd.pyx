@@ -13,6 +13,7 @@ POINTS = 36  # products per tile and pair of channels
 KC = 4  # output blocks between two transforms back
 GRADIENT_TB, GRADIENT_KG = 28, 4  # tiles and output blocks at a time, in the weight gradient
 EVEN = 0.05  # gain in evenness that is worth transforming a block again
+_MANY = 64  # blocks of tiles for each unit: however they are shared out, the rest does not count
 _WIDTHS = (14, 7, 8, 4, 2)  # of a register tile: few, each is a program
 
 
@@ -161,6 +162,8 @@ def _split(tiles, per_block, pairs, facts):
 
     Each work-item takes consecutive shares of blocks of tiles, as `winograd_conv` does, and transforms a block once.
     """
+    if tiles // per_block >= _MANY * facts.compute_units:
+        return 1, facts.workers * facts.compute_units
     best = (0, 1, 1)
     for shares in range(1, pairs + 1):
         costs = [min(per_block, tiles - first) for first in range(0, tiles, per_block) for _ in range(shares)]

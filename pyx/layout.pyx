@@ -14,6 +14,7 @@ class ToBlocks(Layer):
     """(N, C, H, W) row-major -> channel blocks."""
 
     accepts = {"x": ("plain",)}
+    strips = 1
 
     def infer(self, specs):
         return (TensorSpec(specs[0].shape, specs[0].dtype, "block"),)
@@ -24,11 +25,14 @@ class ToBlocks(Layer):
     def record(self, rec, ins, outs, work, choice):
         _, c, h, w = outs[0].spec.shape
         items = _pixels(outs[0].spec, rec.facts.block)
-        rec.launch("layout.cl", "to_blocks", (items,), [ins[0], outs[0], items, c, h * w])
+        args = [ins[0], plane_of(ins[0]), outs[0], plane_of(outs[0]), items, c, h * w]
+        rec.launch("layout.cl", "to_blocks", (items,), args)
 
 
 class ToPlain(Layer):
     """Channel blocks -> (N, C, H, W) row-major."""
+
+    strips = 1
 
     def infer(self, specs):
         return (TensorSpec(specs[0].shape, specs[0].dtype, "plain"),)
@@ -39,7 +43,8 @@ class ToPlain(Layer):
     def record(self, rec, ins, outs, work, choice):
         _, c, h, w = ins[0].spec.shape
         items = _pixels(ins[0].spec, rec.facts.block)
-        rec.launch("layout.cl", "to_plain", (items,), [ins[0], outs[0], items, c, h * w])
+        args = [ins[0], plane_of(ins[0]), outs[0], plane_of(outs[0]), items, c, h * w]
+        rec.launch("layout.cl", "to_plain", (items,), args)
 
 
 class Flatten(Layer):

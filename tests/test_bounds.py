@@ -54,6 +54,7 @@ def facts(block, *, max_alloc_bytes=2**31):
         "block": block,
         "accumulators": 28,
         "work_group": 16,
+        "kernels": "cpu",
         "max_alloc_bytes": max_alloc_bytes,
         "global_bytes": 2**34,
         "max_work_group": 1024,

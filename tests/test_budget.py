@@ -41,7 +41,13 @@ def residual():
     return cc.Net(cc.Conv(5, 3, pad=1)(cc.Concat()(up, c)), seed=2)
 
 
-NETS = {"chain": chain, "residual": residual}
+def pixels():
+    """Pictures out of pictures: what goes in and what comes out are whole, row-major, and all in between in strips."""
+    layers = [layer for filters in (16, 24, 16) for layer in (cc.Conv(filters, 3, pad=1), cc.ReLU())]
+    return cc.Net([*layers, cc.Conv(3, 5, pad=2)], input_shape=(3, 60, 36), seed=5)
+
+
+NETS = {"chain": chain, "residual": residual, "pixels": pixels}
 
 
 @pytest.fixture(params=["mapped", "streamed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..graph import Graph, Value
+from ..graph import Graph, Node, Value
 from ..shapes import TensorSpec
 from .steps import Schedule, Step
 
@@ -14,7 +14,7 @@ from .steps import Schedule, Step
 class Interval:
     """A piece of memory: alive from step `start` through step `end`, both included.
 
-    `values` live in it one after the other (in-place layers); a workspace has none, but the `step` it serves.
+    `values` live in it one after the other (in-place layers); a workspace has none, but the `node` it serves.
     `spans`: of what is dead in between (rows that no later strip needs), the steps (first, last) of each life.
     """
 
@@ -22,7 +22,7 @@ class Interval:
     end: int
     nbytes: int
     values: list[Value] = field(default_factory=list)
-    step: Step | None = None
+    node: Node | None = None
     spans: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -59,6 +59,7 @@ def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
     for value in graph.outputs.values():
         last[value] = last_step
     home: dict[Value, Interval] = {}
+    work: dict[Node, Interval] = {}
     intervals: list[Interval] = []
     taken: set[Value] = set()
 
@@ -88,8 +89,19 @@ def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
                 if value in schedule.passing:
                     home[value].spans.append((number, number))
         if step.choice.workspace_bytes:
-            intervals.append(Interval(number, number, step.choice.workspace_bytes, step=step))
+            _work(step, number, work, intervals)
     return intervals
+
+
+def _work(step: Step, number: int, work: dict[Node, Interval], intervals: list[Interval]) -> None:
+    """The workspace of a step; strips of one node take turns in one."""
+    if step.node not in work:
+        work[step.node] = Interval(number, number, 0, node=step.node)
+        intervals.append(work[step.node])
+    interval = work[step.node]
+    interval.nbytes = max(interval.nbytes, step.choice.workspace_bytes)
+    interval.end = number
+    interval.spans.append((number, number))
 
 
 def _extend(spans: list[tuple[int, int]], number: int, *, starts: bool) -> None:

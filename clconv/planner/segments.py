@@ -16,6 +16,8 @@ LAUNCH_PRICE = 5e6
 BYTE_PRICE = 10.0
 # Of all strips these are looked at; what is between them repeats.
 FIRST_STRIPS, LAST_STRIPS = 4, 3
+# How many strips a segment may be cut into; each strip of a layer is a launch, which takes kilobytes of the host.
+STRIPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ class Search:
         """Heights of strips worth trying, from tall to low, on the grid of the last node."""
         node = self.graph.nodes[stop - 1]
         height, grid = node.outputs[0].spec.shape[2], node.layer.strips
-        parts = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, height)
-        sizes = {grid * math.ceil(math.ceil(height / n) / grid) for n in parts if n <= height}
+        counts = [n for n in STRIPS if n < height] + [min(height, STRIPS[-1])]
+        sizes = {grid * math.ceil(math.ceil(height / n) / grid) for n in counts}
         return sorted((size for size in sizes if size < height), reverse=True)
 
     def _crossing(self, start: int, stop: int) -> int:

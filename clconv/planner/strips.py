@@ -43,7 +43,7 @@ def can_strip(node: Node) -> bool:
         bool(node.layer.strips)
         and len(node.outputs) == 1
         and all(len(value.spec.shape) == 4 and value.spec.dtype == "float32" for value in node.reads)
-        and node.outputs[0].spec.layout == "block"
+        and len(node.outputs[0].spec.shape) == 4
         and node.outputs[0].spec.shape[2] > 1
     )
 

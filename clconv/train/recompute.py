@@ -59,7 +59,7 @@ def _gradient_bytes(plan: Plan, count: int, maker: dict[Value, int]) -> tuple[li
     produced = {value: step for step, node in enumerate(nodes) for value in node.outputs}
     for interval in plan.intervals:
         late = [produced[v] for v in interval.values if v in produced and v not in maker]
-        start = interval.start if interval.step is not None else min(late, default=None)
+        start = interval.start if interval.node is not None else min(late, default=None)
         if start is not None:
             opened[start] += interval.nbytes
             closed[min(interval.end, len(nodes)) + 1] += interval.nbytes
