@@ -196,9 +196,10 @@ def test_memory_stays_flat(net):
             net.fit(x, y, epochs=1, batch_size=16, verbose=False)
         return net._training.trainer.session.allocator.live_bytes
 
+    share = 5 if net.device.facts.loop_limit else 1  # fewer on a renderer of software
     live, before = (predictions(50), fits(20)), resident_kib()
-    predicted, predicted_kib = predictions(1000), resident_kib()
-    fitted, fitted_kib = fits(100), resident_kib()
+    predicted, predicted_kib = predictions(1000 // share), resident_kib()
+    fitted, fitted_kib = fits(100 // share), resident_kib()
     assert (predicted, fitted) == live
     assert predicted_kib - before < 4096 and fitted_kib - before < 6144
 
