@@ -7,6 +7,7 @@ runs of layers in strips of rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from ._core.layer import Choice
@@ -19,12 +20,23 @@ from .planner.steps import Pick
 
 PART_BYTES = (8 << 20, 2 << 20, 512 << 10, 128 << 10)  # of streamed weights at a time, what is tried in order
 SMALL_BYTES = 32 << 10  # weights below stay on the device
+WORKSPACE_SHARE = 8  # of a budget; what a layer gives up for less costs more time than strips
 ATTEMPTS = 4  # the arena can be a little larger than what is alive: the search is repeated with less
 
 
 def least_workspace(choices: Sequence[Choice]) -> Choice:
     """The best of the choices that need the least workspace."""
     return min(choices, key=lambda choice: choice.workspace_bytes)
+
+
+@functools.cache
+def little_workspace(most: int) -> Pick:
+    """Takes the best choice with at most `most` bytes of workspace; of none such the one with the least."""
+
+    def pick(choices: Sequence[Choice]) -> Choice:
+        return next((choice for choice in choices if choice.workspace_bytes <= most), least_workspace(choices))
+
+    return pick
 
 
 class Fitting:
@@ -65,7 +77,7 @@ class Fitting:
         for variant in variants:
             if (plan := self._resident(variant, limit)) is not None:
                 return plan
-            for pick in (first, least_workspace):
+            for pick in (first, little_workspace(limit // WORKSPACE_SHARE), least_workspace):
                 if smallest.peak_bytes <= limit and (plan := self._strips(variant, pick, limit)) is not None:
                     return plan
         return whole or smallest

@@ -188,7 +188,7 @@ def make_plan(
     intervals = planner.lifetimes(graph, schedule, facts.block)
     if guard_bytes:
         for interval in intervals:
-            interval.start, interval.end = 0, len(schedule.steps)
+            interval.start, interval.end, interval.spans = 0, len(schedule.steps), []
             interval.nbytes += guard_bytes
     return Plan(
         graph,
