@@ -226,6 +226,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_tune
 from clconv import tune
 from clconv.device import choose
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background hands on that it is ignored
 started = tune._Child._start
 def start(child):
     started(child)
