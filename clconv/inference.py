@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from . import engine, passes, planner
+from . import engine, passes
 from .data import Loader
 from .device import Device
 from .engine import Session, Usage
-from .errors import ArgumentError, BudgetError, ShapeError
+from .errors import ArgumentError, ShapeError
 from .fitting import Fitting
 from .graph import Graph
 from .nn.network import Network
@@ -146,21 +146,6 @@ class Inference:
 def equal_share(count: int, most: int) -> int:
     """Images per run when `count` images go in as few runs as `most` allows, all of one size but for the last."""
     return -(-count // -(-count // most))
-
-
-def check_budget(plan: Plan, budget: int | None, who: str) -> None:
-    """Raises BudgetError where a plan needs more than `budget`, or than the device has."""
-    limit, whose = _limit(plan, budget), "the budget" if budget is not None else plan.facts.name
-    if plan.peak_bytes > limit:
-        raise BudgetError(
-            f"{who}: {plan.peak_bytes} bytes ({planner.format_bytes(plan.peak_bytes)}) are needed, "
-            f"{planner.format_bytes(plan.weight_bytes)} of them weights, more than the {limit} of {whose}. "
-            "Nothing was allocated."
-        )
-
-
-def _limit(plan: Plan, budget: int | None) -> int:
-    return budget if budget is not None else plan.facts.global_bytes
 
 
 def run_batches(

@@ -202,17 +202,8 @@ def _build(device: Device, key: ProgramKey) -> pyopencl.Program:
 def _digest(device: Device, text: str, arguments: tuple[str, ...]) -> str:
     facts = device.facts
     driver = (facts.name, facts.driver_version, facts.platform_name, facts.platform_version)
-    parts = (text, *arguments, *driver, _version())
+    parts = (text, *arguments, *driver, settings.version())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-@cache
-def _version() -> str:
-    """clconv's version; a source tree that is not installed has none."""
-    try:
-        return importlib.metadata.version("clconv")
-    except importlib.metadata.PackageNotFoundError:
-        return "source tree"
 
 
 def _from_source(device: Device, key: ProgramKey, text: str, arguments: tuple[str, ...]) -> pyopencl.Program:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+from functools import cache
 from pathlib import Path
 
 import platformdirs
@@ -31,3 +33,12 @@ def cache_folder() -> Path:
     """Where compiled kernels and verdicts are kept; it may not exist yet."""
     chosen = get("CLCONV_CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("clconv", appauthor=False))
+
+
+@cache
+def version() -> str:
+    """clconv's version, to which what is cached belongs; a source tree that is not installed has none."""
+    try:
+        return importlib.metadata.version("clconv")
+    except importlib.metadata.PackageNotFoundError:
+        return "source tree"

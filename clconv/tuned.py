@@ -12,13 +12,11 @@ An operator without an entry, or with one that its layer does not offer any more
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,15 +90,6 @@ def _spec(spec: TensorSpec | None) -> str:
     return f"{spec}:{spec.layout}{groups}"
 
 
-@cache
-def _version() -> str:
-    """clconv's version, to which the choices belong; a source tree that is not installed has none."""
-    try:
-        return importlib.metadata.version("clconv")
-    except importlib.metadata.PackageNotFoundError:
-        return "source tree"
-
-
 def file(facts: DeviceFacts) -> Path:
     """Where a device's entries are."""
     name = hashlib.sha256(facts.identity.encode()).hexdigest()[:16]
@@ -133,7 +122,7 @@ def _entries(path: Path, facts: DeviceFacts) -> dict[str, Entry]:
         what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | AttributeError) else str(error)
         warnings.warn(f"tuning: {path} is ignored: {what}; `clconv tune` makes it anew", stacklevel=2)
         return {}
-    return found if content.get("version") == _version() else {}
+    return found if content.get("version") == settings.version() else {}
 
 
 def _entry(value: Any) -> Entry:
@@ -151,7 +140,7 @@ def store(facts: DeviceFacts, found: Mapping[str, Entry]) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what cannot be used is replaced
         known = {**entries(facts), **found}
-    content = {"format": FORMAT, "version": _version(), "device": facts.identity}
+    content = {"format": FORMAT, "version": settings.version(), "device": facts.identity}
     rows = {name: asdict(entry) for name, entry in sorted(known.items())}
     try:
         write_atomically(path, json.dumps({**content, "entries": rows}, indent=1).encode())
