@@ -7,7 +7,7 @@ from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
 from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
 from clconv._core.conv_tiles import ceil_div, columns_of, gradient_tile, is_pointwise, launch_direct, register_tiles
-from clconv._core.layer import Choice, Cost, Layer, Residual, looped, output_args, piece_args, residual_args
+from clconv._core.layer import Choice, Cost, Layer, Residual, looped
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
 from clconv._core.window import Window
@@ -63,31 +63,23 @@ class Conv2d(Residual):
         return found
 
     def record(self, rec, ins, outs, work, choice):
-        x, w, b = ins[:3]
+        x = ins[0]
         if choice.name != "direct":
             phases = [forward_phase(self.window, outs[0].spec.shape[2:])]
             record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args())
             return
-        k, c_group, _, _ = w.spec.shape
-        groups = w.spec.groups
         whole = (x[0] if isinstance(x, tuple) else x).spec
-        n, _, h, wd = whole.shape
-        p, q = outs[0].spec.shape[2:]
+        extents = (*whole.shape[2:], *outs[0].spec.shape[2:])
         window = self.window
         tiles = dict(choice.tiles)
         if is_pointwise(window):
-            h, wd, p, q = 1, h * wd, 1, p * q
-        per_row = -(-q // tiles["WT"])
+            h, wd, p, q = extents
+            extents = (1, h * wd, 1, p * q)
         defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
         if defines["PLANAR"]:
             defines["REACH"] = (window.kernel[1] - 1) * window.dilation[1] + 1
-        args = [
-            *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
-            *output_args(outs[0], rec.facts.block), n * p * per_row, c_group * groups, h, wd, k, p, q, *window.args(),
-            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row,
-            *self.activation_args(),
-        ]
-        launch_direct(rec, args, n * p * per_row, w.spec, defines)
+        per_row = ceil_div(extents[3], tiles["WT"])
+        launch_direct(rec, window, ins, outs[0], extents, per_row, defines, self.activation_args())
 
 
 class ConvTranspose2d(Layer):
@@ -154,26 +146,16 @@ class ConvTranspose2d(Layer):
         return found
 
     def record(self, rec, ins, outs, work, choice):
-        x, w, b = ins
         if choice.name != "direct":
             phases, stride = transposed_phases(self.window, self.size), self.window.stride
             record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args(), stride)
             return
-        k, c_group, _, _ = w.spec.shape
-        groups = w.spec.groups
-        n, _, h, wd = x.spec.shape
-        p, q = self.size
         tiles = dict(choice.tiles)
         stride = self.window.stride[1]
-        per_row = stride * ceil_div(ceil_div(q, stride), tiles["WT"])
+        extents = (*ins[0].spec.shape[2:], *self.size)
+        per_row = stride * ceil_div(ceil_div(self.size[1], stride), tiles["WT"])
         defines = {**tiles, "TRANSPOSED": 1}
-        args = [
-            *piece_args(x, rec.facts.block, defines), w, b, *residual_args([]), *output_args(outs[0], rec.facts.block),
-            n * p * per_row, c_group * groups, h, wd, k, p, q, *self.window.args(),
-            filter_blocks(k, c_group * groups, groups, rec.facts.block), k // groups, c_group, per_row,
-            *self.activation_args(),
-        ]
-        launch_direct(rec, args, n * p * per_row, w.spec, defines)
+        launch_direct(rec, self.window, ins, outs[0], extents, per_row, defines, self.activation_args())
 
 
 class ConvGradW(WeightGradient):

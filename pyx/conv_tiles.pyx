@@ -2,7 +2,7 @@
 
 from clconv.shapes import blocks, filter_blocks
 
-from clconv._core.layer import Choice, looped
+from clconv._core.layer import Choice, looped, output_args, piece_args, residual_args
 
 
 def ceil_div(a, b):
@@ -44,23 +44,36 @@ def register_tiles(facts, w, columns):
     return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
 
 
-def launch_direct(rec, args, items, w, defines):
-    """Records conv_direct for weights of spec w."""
-    k, c_group, r, s = w.shape
+def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
+    """Records conv_direct.
+
+    Args:
+        ins: x or its pieces, w, b and the residual. extents: (h, w, p, q), rows and columns of x and y as the kernel
+            walks them. per_row: tiles in a row of y. activation: arguments of the activation.
+    """
+    x, w, b = ins[:3]
+    k, c_group, r, s = w.spec.shape
+    groups = w.spec.groups
     block, group = rec.facts.block, rec.facts.work_group
+    items = y.spec.shape[0] * extents[2] * per_row
+    depth = filter_blocks(k, c_group * groups, groups, block)
+    args = [
+        *piece_args(x, block, defines), w, b, *residual_args(ins[3:]), *output_args(y, block),
+        items, c_group * groups, *extents[:2], k, *extents[2:], *window.args(),
+        depth, k // groups, c_group, per_row, *activation,
+    ]
     # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
     # passes the other by. Planar pixels are copied in a third.
-    loops, channels = (1 if group == 1 else 2), min(block, c_group * w.groups)
+    loops, channels = (1 if group == 1 else 2), min(block, c_group * groups)
     if defines.get("PLANAR"):
         line = (defines["WT"] - 1) * defines["SW"] + defines["REACH"]
-        per_row = looped(channels, loops * looped(s) + looped(line))
+        row = looped(channels, loops * looped(s) + looped(line))
     else:
-        per_row = looped(s, loops * looped(channels) + 1)
+        row = looped(s, loops * looped(channels) + 1)
     rec.launch(
         "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
         defines={**defines, "WG": group}, local_size=(group, 1),
-        iterations=looped(filter_blocks(k, c_group * w.groups, w.groups, block), looped(r, per_row))
-        + 2 * looped(defines["KB"], looped(defines["WT"])),
+        iterations=looped(depth, looped(r, row)) + 2 * looped(defines["KB"], looped(defines["WT"])),
     )
 
 
