@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from .. import settings
 from ..errors import ClconvError
 
 COMMANDS = {
@@ -86,9 +87,7 @@ class Commands(click.Group):
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from .display import version
-
-        click.echo(f"clconv {version()}")
+        click.echo(f"clconv {settings.version()}")
         ctx.exit()
 
 

@@ -15,7 +15,7 @@ from ..files import write_atomically
 from ..planner import format_bytes
 from .display import busy, console, counting_built
 from .networks import find
-from .options import budget, device_option, exact_option, memory_option
+from .options import Limits, device_option, json_option, limit_options, trace_option
 
 NAME_WIDTH = 22
 
@@ -24,8 +24,7 @@ NAME_WIDTH = 22
 @click.argument("network", metavar="NETWORK")
 @click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
 @click.option("--train", is_flag=True, help="A training step instead of a prediction.")
-@memory_option("Budget on the device, such as 64MB; exit code 2 where it does not suffice. Default: CLCONV_MEMORY.")
-@exact_option
+@limit_options("Budget on the device, such as 64MB; exit code 2 where it does not suffice. Default: CLCONV_MEMORY.")
 @click.option(
     "--seconds",
     default=2.0,
@@ -34,15 +33,14 @@ NAME_WIDTH = 22
     metavar="S",
     help="How long to measure.",
 )
-@click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="Write a timeline for ui.perfetto.dev.")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON: seconds, bytes, operations per second.")
+@trace_option("Write a timeline for ui.perfetto.dev.")
+@json_option("The same as JSON: seconds, bytes, operations per second.")
 @device_option
 def bench(
     network: str,
     batch: int,
     train: bool,
-    memory: int | None,
-    exact: bool,
+    limits: Limits,
     seconds: float,
     trace: str | None,
     as_json: bool,
@@ -66,8 +64,8 @@ def bench(
             net.get_weights(),
             mode="train" if train else "test",
             batch=batch,
-            budget=budget(memory),
-            exact=exact,
+            budget=limits.memory,
+            exact=limits.exact,
             seconds=seconds,
             name=network,
             progress=building,

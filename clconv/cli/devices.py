@@ -13,10 +13,11 @@ from rich.table import Table
 from .. import settings
 from ..device import DeviceInfo, Survey, pick, survey
 from ..errors import DeviceError
+from .options import json_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print everything known as JSON instead of a table.")
+@json_option("Print everything known as JSON instead of a table.")
 @click.option("--fresh", is_flag=True, help="Probe every device again, whatever is remembered of it.")
 def devices(as_json: bool, fresh: bool) -> None:
     """List the OpenCL devices: what is there, what works, what would be chosen.

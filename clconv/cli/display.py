@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import threading
 import time
@@ -21,14 +20,6 @@ PATIENCE_S = 1.0  # what takes longer is shown
 BUSY = 0.5  # load per processor from which on measurements suffer
 PLAIN_EVERY_S = 30.0  # between two lines within an epoch, where there is no terminal
 PLAIN_WIDTH = 110  # columns where there is no terminal
-
-
-def version() -> str:
-    """clconv's version; a source tree that is not installed has none."""
-    try:
-        return importlib.metadata.version("clconv")
-    except importlib.metadata.PackageNotFoundError:
-        return "(source tree)"
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -11,7 +11,7 @@ from ..planner import format_bytes
 from ..train.method import PER_PART
 from .display import device_line
 from .networks import find
-from .options import budget, device_option, memory_option
+from .options import budget, device_option, json_option, memory_option
 
 
 @click.command("fit-check")
@@ -19,7 +19,7 @@ from .options import budget, device_option, memory_option
 @memory_option("The budget, such as 2GB. Default: CLCONV_MEMORY, else all that the device has.")
 @click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
 @click.option("--image", is_flag=True, help="The largest image, too; takes up to a minute.")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON; sizes in bytes.")
+@json_option("The same as JSON; sizes in bytes.")
 @device_option
 def fit_check(network: str, memory: int | None, bn: str | None, image: bool, as_json: bool, device: str | None) -> None:
     """Say what fits into a budget: images per prediction, images per training step, pixels of an image.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import click
@@ -31,10 +33,36 @@ def memory_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return click.option("--memory", callback=_amount, metavar="BYTES", help=text)
 
 
-def exact_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--exact, the same for all commands."""
-    text = "Only the algorithms of the fastest run, so that every budget gives the same bits."
-    return click.option("--exact", is_flag=True, help=text)(command)
+@dataclass(frozen=True)
+class Limits:
+    """What the plan of a prediction keeps to: `memory` in bytes, None for no budget; `exact` as for `Net.plan`."""
+
+    memory: int | None = None
+    exact: bool = False
+
+
+def limit_options(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--memory with this help, and --exact; the command gets both as `limits`, CLCONV_MEMORY in its place."""
+
+    def adorn(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def limited(memory: int | None, exact: bool, **others: Any) -> Any:
+            return command(limits=Limits(budget(memory), exact), **others)
+
+        bits = "Only the algorithms of the fastest run, so that every budget gives the same bits."
+        return memory_option(text)(click.option("--exact", is_flag=True, help=bits)(limited))
+
+    return adorn
+
+
+def trace_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--trace FILE."""
+    return click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help=text)
+
+
+def json_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--json, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 def budget(memory: int | None) -> int | None:

@@ -20,7 +20,7 @@ from ..program import Progress
 from . import answers as show
 from .display import console, counting_built, device_line, stop
 from .memory import memory_line
-from .options import device_option, exact_option, given_size, memory_option
+from .options import Limits, device_option, given_size, limit_options
 from .outcome import KINDS, Answer, Output, Picture, find_output, finish
 from .prepare import SCALE_NAMES, Wishes, output_names, prepared
 from .sources import Source, ahead, expand, read, with_targets
@@ -34,7 +34,7 @@ class Job:
     """What is done with each picture.
 
     Attributes:
-        group: most pictures computed together. batch, memory, exact, building: for `Net.predict`.
+        group: most pictures computed together. batch, limits, building: for `Net.predict`.
     """
 
     net: Net
@@ -43,8 +43,7 @@ class Job:
     top: int
     group: int
     batch: int | None
-    memory: int | None
-    exact: bool
+    limits: Limits
     building: Progress | None = None
 
 
@@ -73,8 +72,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--as", "kind", type=click.Choice(KINDS),
                          help="What the output is, where its shape leaves that open."),
             click.option("--output", metavar="NAME", help="Which output of several. Default: the first."),
-            memory_option("Budget on the device, such as 64MB; the batch is made to fit it. Default: CLCONV_MEMORY."),
-            exact_option,
+            limit_options("Budget on the device, such as 64MB; the batch is made to fit it. Default: CLCONV_MEMORY."),
             click.option("--batch", type=click.IntRange(1), metavar="N",
                          help="Pictures per run. Default: up to 32; 1 where pictures come back."),
             device_option,
@@ -105,8 +103,7 @@ def predict(
     overwrite: bool,
     kind: str | None,
     output: str | None,
-    memory: int | None,
-    exact: bool,
+    limits: Limits,
     batch: int | None,
     device: str | None,
     style: str | None,
@@ -145,7 +142,7 @@ def predict(
         rows = show.CsvWriter(shown, names) if style == "csv" else None
         answers: list[Answer] = []
         with counting_built(errors, "predicting") as (progress, building):
-            job = Job(net, shown, prepare, min(top, shown.classes or top), group, batch, memory, exact, building)
+            job = Job(net, shown, prepare, min(top, shown.classes or top), group, batch, limits, building)
             progress(0, len(sources))
             for answer in run(job, sources):
                 answers.append(answer)
@@ -254,7 +251,7 @@ def _outputs(job: Job, pictures: Sequence[Picture]) -> Iterable[Any]:
     if job.net.network.channels_last:
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     try:
-        how: dict[str, Any] = {"memory": job.memory, "exact": job.exact, "build_progress": job.building}
+        how: dict[str, Any] = {"memory": job.limits.memory, "exact": job.limits.exact, "build_progress": job.building}
         return job.output.of(job.net.predict(x, batch_size=job.batch, **how))
     except (BudgetError, ModelFileError, ShapeError) as error:
         if job.prepare.size is not None:

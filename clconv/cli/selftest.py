@@ -12,11 +12,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from .. import settings
 from ..device import Device, choose
 from ..reference import CASES, Case
 from ..selftest import check
-from .display import console, counting, stop, version
-from .options import device_option
+from .display import console, counting, stop
+from .options import device_option, json_option
 
 FACTS = (
     *("name", "vendor", "kind", "platform_name", "platform_version", "driver_version", "compute_units", "lanes"),
@@ -40,7 +41,7 @@ class Tally:
 @click.command()
 @device_option
 @click.option("--quick", is_flag=True, help="Small cases only: seconds instead of minutes on a slow device.")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
+@json_option("The same as JSON on standard output.")
 def selftest(device: str | None, quick: bool, as_json: bool) -> None:
     """Check every layer against its reference on this device.
 
@@ -86,7 +87,7 @@ def _content(device: Device, tallies: list[Tally], failed: int) -> dict[str, Any
         "cases": sum(tally.cases for tally in tallies),
         "failed": failed,
         "device": {"key": device.key, **facts},
-        "versions": {"clconv": version(), "python": platform.python_version(), **libraries},
+        "versions": {"clconv": settings.version(), "python": platform.python_version(), **libraries},
         "system": platform.platform(),
         "layers": [asdict(tally) for tally in tallies],
     }

@@ -25,25 +25,23 @@ from ..timeline import trace as trace_of
 from ..train.method import PER_PART
 from .display import device_line
 from .networks import find
-from .options import budget, device_option, exact_option, given_size, memory_option
+from .options import Limits, device_option, given_size, json_option, limit_options, trace_option
 
 NO_LIMIT = 1 << 62  # bytes
 
 
 @dataclass(frozen=True)
 class How:
-    """What plans keep to; as for `Net.plan`."""
+    """What plans keep to; `bn` as for `Net.fit`, for plans of training."""
 
-    memory: int | None
-    exact: bool = False
+    limits: Limits
     bn: str | None = None
 
 
 @click.command()
 @click.argument("network", metavar="NETWORK")
 @click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
-@memory_option("Plan for this budget, such as 64MB; exit code 2 where nothing fits. Default: CLCONV_MEMORY.")
-@exact_option
+@limit_options("Plan for this budget, such as 64MB; exit code 2 where nothing fits. Default: CLCONV_MEMORY.")
 @click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
 @click.option(
     "--mode",
@@ -55,14 +53,13 @@ class How:
 @click.option("--size", callback=given_size, metavar="N|WxH", help="Pixels of the image. Default: the network's own.")
 @click.option("--explain", "explained", is_flag=True, help="What was chosen for which layers, and what that costs.")
 @click.option("--plot", metavar="FILE", type=click.Path(dir_okay=False), help="Draw the bytes alive in a run: .png.")
-@click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="The same for ui.perfetto.dev: .json.")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON; sizes in bytes.")
+@trace_option("The same for ui.perfetto.dev: .json.")
+@json_option("The same as JSON; sizes in bytes.")
 @device_option
 def summary(
     network: str,
     batch: int,
-    memory: int | None,
-    exact: bool,
+    limits: Limits,
     bn: str | None,
     mode: str,
     size: tuple[int, int] | None,
@@ -96,16 +93,17 @@ def summary(
         if size is not None:
             net.network = net.network.with_image(size)
         batch = net.network.fixed_batch or batch
-        memory = budget(memory)
-        how = How(memory, exact, bn)
-        made = report.report(net, batch, mode, memory, exact=exact, bn=bn)
+        how = How(limits, bn)
+        made = report.report(net, batch, mode, limits.memory, exact=limits.exact, bn=bn)
         first = "train" if mode == "train" else "test"
         told = [_explained(net, each, batch, how) for each in _modes(made)] if explained else []
         _print(made, told, net.device, net.network.notes, as_json=as_json)
-        if memory is not None:
+        if limits.memory is not None:
             for total in made.totals:
                 what = "test-time mode" if total.mode == "test" else "training"
-                click.echo(f"{what} takes {format_bytes(total.peak_bytes)} and fits {format_bytes(memory)}", err=True)
+                click.echo(
+                    f"{what} takes {format_bytes(total.peak_bytes)} and fits {format_bytes(limits.memory)}", err=True
+                )
                 for line in () if explained else _plan(net, total.mode, batch, how).told:
                     click.echo(f"  {line}", err=True)
         if plot or trace:
@@ -118,14 +116,14 @@ def _modes(made: report.Report) -> list[str]:
 
 def _plan(net: Net, mode: str, batch: int, how: How) -> Plan:
     if mode == "train":
-        return report.training_plan(net, batch, how.memory, how.bn)
-    return net.plan(batch, "test", how.memory, exact=how.exact)
+        return report.training_plan(net, batch, how.limits.memory, how.bn)
+    return net.plan(batch, "test", how.limits.memory, exact=how.limits.exact)
 
 
 def _unlimited(net: Net, mode: str, batch: int) -> Plan | None:
     """The plan without a limit; None where the device allows no such thing."""
     try:
-        return _plan(net, mode, batch, How(NO_LIMIT))
+        return _plan(net, mode, batch, How(Limits(NO_LIMIT)))
     except (BudgetError, OutOfMemoryError, ShapeError):
         return None
 
@@ -144,8 +142,8 @@ def _draw(net: Net, mode: str, batch: int, how: How, name: str, plot: str | None
         title += f", {part} at a time"
     try:
         if plot:
-            unlimited = _unlimited(net, mode, batch) if how.memory is not None else None
-            plot_plan(plan, plot, budget=how.memory, unlimited=unlimited, title=title)
+            unlimited = _unlimited(net, mode, batch) if how.limits.memory is not None else None
+            plot_plan(plan, plot, budget=how.limits.memory, unlimited=unlimited, title=title)
             click.echo(f"{plot}: live bytes of {title}", err=True)
         if trace:
             write_atomically(Path(trace), json.dumps(trace_of(plan, title, step_seconds(plan))).encode())

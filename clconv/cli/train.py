@@ -21,7 +21,7 @@ from ..train.method import PER_PART
 from .display import TrainingDisplay, console, counting, device_line, number, percent, stop
 from .memory import memory_bytes, memory_line
 from .networks import Source, check_vector, find, image_text
-from .options import device_option, memory_option
+from .options import device_option, json_option, memory_option
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "nesterov": 0.02, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
 MOMENTUM = 0.9
@@ -174,7 +174,7 @@ def _check_target(path: Path) -> None:
 @click.option(
     "--damaged", default="refuse", type=click.Choice(["skip", "refuse"]), show_default=True, help="Broken images."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress on standard error.")
+@json_option("One JSON object on standard output; progress on standard error.")
 def train(**options: Any) -> None:
     """Train a network on the images at DATA.
 

@@ -18,7 +18,7 @@ from ..device import Device
 from ..tune import Found, Progress, Target, describe, plan_of, search, targets
 from .display import busy, console, device_line
 from .networks import find
-from .options import device_option
+from .options import device_option, json_option
 
 NAME_WIDTH = 44
 
@@ -31,7 +31,7 @@ NAME_WIDTH = 44
     "--seconds", default=60.0, type=click.FloatRange(1), show_default=True, metavar="S", help="How long to search."
 )
 @click.option("--fresh", is_flag=True, help="Search again, whatever earlier searches found.")
-@click.option("--json", "as_json", is_flag=True, help="What was found as JSON on standard output.")
+@json_option("What was found as JSON on standard output.")
 @device_option
 def tune(network: str, batch: int, train: bool, seconds: float, fresh: bool, as_json: bool, device: str | None) -> None:
     """Search the fastest way to run a network on this device.
