@@ -12,20 +12,17 @@ in one process, by wall clock (medians) and by processor time.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anonymous import growth
 
 BUDGETS: dict[str, list[str]] = {
     "vgg16": ["320MB", "64MB", "16MB", "7.5MB"],
@@ -38,37 +35,6 @@ BUDGETS: dict[str, list[str]] = {
 FCN = "INPUT 4096x4096x3 -> [[CONV 3x3x16 -> RELU]*2 -> POOL]*2 -> [CONV 3x3x32 -> RELU]*3 -> CONV 3x3x2"
 ROUNDS = 5
 LEAST = 64  # bytes: no network fits, so that the refusal names its minimum
-
-
-def anonymous() -> int:
-    """Bytes that no file backs."""
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return 1024 * int(next(line for line in text.splitlines() if line.startswith("Anonymous:")).split()[1])
-
-
-def growth(work: Callable[[], object]) -> int:
-    """The most that anonymous memory rises over what it is now, while something runs."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    before = most = anonymous()
-    stopped = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not stopped.is_set():
-            most = max(most, anonymous())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        kept = work()
-        most = max(most, anonymous())
-        del kept
-    finally:
-        stopped.set()
-        watcher.join()
-    return most - before
 
 
 def opened(file: str, budget: str | None) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from .graph import Graph
 from .nn.network import Network
 from .packing import Array
 from .plan import Plan
+from .train.fit import evaluate
 from .train.step import evaluation_graph
 
 DEFAULT_BATCH = 32  # images per run, fewer where the memory asks for it
@@ -184,14 +185,14 @@ def _cut(array: Array, count: int, batch: int) -> Array:
 
 
 def evaluate_batches(session: Session, plan: Plan, loader: Loader) -> tuple[float, float]:
-    """Mean loss and share of right answers over a loader's images."""
-    losses, right = 0.0, 0
-    for batch in loader.epoch(0):
-        count, size = len(batch.x), loader.batch_size
-        results = session.run(plan, {"x": filled(batch.x, size), "labels": filled(batch.y, size)})
-        losses += float(results["loss"][:count].sum(dtype=np.float64))
-        right += int(results["correct"][:count].sum())
-    return losses / len(loader.dataset), right / len(loader.dataset)
+    """Mean loss and share of right answers over a loader's images; the last batch is filled up with zeros."""
+    size = loader.batch_size
+
+    def run(x: Array, labels: Array) -> tuple[Array, Array]:
+        results = session.run(plan, {"x": filled(x, size), "labels": filled(labels, size)})
+        return results["loss"][: len(x)], results["correct"][: len(x)]
+
+    return evaluate(run, loader)
 
 
 def _parts(x: Array, batch: int) -> Iterator[Array]:

@@ -7,12 +7,9 @@ grow: a network from a file predicts inside budgets; how far the process's anony
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,10 @@ from typing import Any
 import numpy as np
 
 import clconv as cc
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))  # no part of the package
+
+from anonymous import growth
 
 
 def counted(layer: ctypes.CDLL, name: str) -> int:
@@ -54,41 +55,6 @@ def count(job: dict[str, Any]) -> list[dict[str, int]]:
         found.append(noted(layer, net, "train"))
     found[-1]["left"] = counted(layer, "live") + counted(layer, "mapped")
     return found
-
-
-def anonymous() -> int:
-    """Bytes of memory that no file backs."""
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return 1024 * int(next(line for line in text.splitlines() if line.startswith("Anonymous:")).split()[1])
-
-
-def settled() -> int:
-    """The same once what is free was given back to the system."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    return anonymous()
-
-
-def growth(run: Callable[[], object]) -> int:
-    """How far anonymous memory rises while something runs, looked at every millisecond or so."""
-    before = settled()
-    most, stopped = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not stopped.is_set():
-            most = max(most, anonymous())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        run()
-        most = max(most, anonymous())
-    finally:
-        stopped.set()
-        watcher.join()
-    return most - before
 
 
 def grow(job: dict[str, Any]) -> list[dict[str, int]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data import Loader
 from ..errors import ArgumentError
+from ..packing import Array
 from .history import Callback, History
 from .schedules import Constant
 from .trainer import Trainer
@@ -138,7 +139,7 @@ def _epoch(r: Run, p: Position, steps: int, interrupt: _Interrupt) -> bool:
     history.accuracy.append(p.right / p.seen)
     history.rate.append(rate)
     if r.validation is not None:
-        loss, accuracy = evaluate(r.trainer, r.validation)
+        loss, accuracy = evaluate(r.trainer.evaluate, r.validation)
         history.val_loss.append(loss)
         history.val_accuracy.append(accuracy)
     history.seconds.append(time.perf_counter() - started)
@@ -149,11 +150,15 @@ def _epoch(r: Run, p: Position, steps: int, interrupt: _Interrupt) -> bool:
     return stop
 
 
-def evaluate(trainer: Trainer, loader: Loader) -> tuple[float, float]:
-    """Mean loss and share of right answers over a loader's images, in test-time mode."""
+def evaluate(run: Callable[[Array, Array], tuple[Array, Array]], loader: Loader) -> tuple[float, float]:
+    """Mean loss and share of right answers over a loader's images.
+
+    Args:
+        run: from images and labels to the loss and the correctness (0 or 1) of each image, in test-time mode.
+    """
     losses, right, count = 0.0, 0, 0
     for batch in loader.epoch(0):
-        loss, correct = trainer.evaluate(batch.x, batch.y)
+        loss, correct = run(batch.x, batch.y)
         losses += float(np.sum(loss, dtype=np.float64))
         right += int(np.sum(correct))
         count += len(batch.x)
