@@ -16,7 +16,7 @@ import numpy as np
 from . import planner
 from ._core.executor import Recording
 from ._core.memory import Allocator, Slab, Tensor
-from ._core.recorder import Recorder
+from ._core.recorder import HostTensor, Recorder
 from .device import Device
 from .errors import ArgumentError, BudgetError
 from .graph import Node, Value, from_storage, to_storage
@@ -64,6 +64,7 @@ class Session:
         self._slabs: dict[str, list[Slab]] = {}
         self._files: dict[str, list[Array]] = {}
         self._arena: list[Slab] = []
+        self._host = np.empty(0, np.uint8)  # for activations that wait there
         self.planned_bytes = 0  # what is loaded plus the arena, as planned
         self._executables: OrderedDict[int, _Executable] = OrderedDict()
 
@@ -221,6 +222,9 @@ class Session:
 
     def _grow_arena(self, plan: Plan) -> None:
         """Makes the arena hold the plan; when it must grow, what was recorded for the old one is dropped."""
+        if plan.host_bytes > self._host.nbytes:
+            self._executables.clear()
+            self._host = np.empty(plan.host_bytes, np.uint8)
         wanted = [max(size, planner.ALIGN) for size in plan.arena.slab_bytes]
         held = [slab.nbytes for slab in self._arena]
         if len(wanted) <= len(held) and all(w <= h for w, h in zip(wanted, held, strict=False)):
@@ -260,6 +264,14 @@ class Session:
             return self._files[tag][slab][first : first + view.spec.nbytes(block)]
         return _part(self.tensor(self._values[value.name]), view, block)
 
+    def _hosted(self, plan: Plan) -> dict[Value, HostTensor]:
+        """Where activations wait in host memory."""
+        return {
+            value: HostTensor(self._host[place.offset : place.offset + interval.nbytes], value.spec)
+            for interval, place in zip(plan.hosted, plan.host.placements, strict=True)
+            for value in interval.values
+        }
+
     def _record(self, plan: Plan, recorder: Recorder) -> tuple[dict[Value, Tensor], list[Node]]:
         """Records all steps; where values are that are stored whole, or in part, and the node of each launch."""
         block = plan.facts.block
@@ -280,8 +292,11 @@ class Session:
                 return None
             if reads.value.persistent:
                 return self._weights(reads)
+            if reads.value.hosted:
+                return _rows(hosted[reads.value], reads, block)
             return _part(tensors[reads.value], reads, block)
 
+        hosted = self._hosted(plan)
         launched: list[Node] = []
         for step in plan.schedule.steps:
             recorder.label = step.node.name
@@ -300,6 +315,7 @@ class Session:
         with self._lock:
             self._executables.clear()
             self._free_arena()
+            self._host = np.empty(0, np.uint8)
             for slabs in self._slabs.values():
                 for slab in slabs:
                     slab.release()
@@ -346,6 +362,15 @@ def _part(stored: Tensor, view: View, block: int) -> Tensor:
         start = view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * 4
     depth = blocks(spec.shape[1], block) if spec.layout == "block" else 0
     return Tensor(stored.slab, stored.offset_bytes + start, view.spec, stored.nbytes - start, plane, depth)
+
+
+def _rows(held: HostTensor, view: View, block: int) -> HostTensor:
+    """The rows of what waits in host memory that a view shows."""
+    if view.whole:
+        return held
+    spec = held.spec
+    start = view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * 4
+    return HostTensor(held.content[start:], view.spec, spec.shape[2] * spec.shape[3])
 
 
 def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:

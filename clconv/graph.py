@@ -44,7 +44,8 @@ class Value:
     """One tensor of the graph.
 
     Attributes:
-        role: "input" (fed by the host), "activation" (made by `producer`), or persistent: "param", "state"
+        role: "input" (fed by the host), "activation" (made by `producer`), "host" (an activation that waits in host
+            memory), or persistent: "param", "state"
             (running statistics), "optimizer", "gradient" (gathered over parts of a batch), "control"
             (hyper-parameters and counters).
     """
@@ -59,6 +60,11 @@ class Value:
     def persistent(self) -> bool:
         """Whether it outlives a run."""
         return self.role in PERSISTENT
+
+    @property
+    def hosted(self) -> bool:
+        """Whether it takes host memory, none of the device's."""
+        return self.role == "host"
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.spec}>"
@@ -146,7 +152,7 @@ class Graph:
         """Makes every reader of `old`, and the graph's outputs, read `new` instead."""
         for node in self.nodes:
             if old in node.reads:
-                node.inputs = tuple(_replace(operand, old, new) for operand in node.inputs)
+                node.inputs = tuple(replaced(operand, old, new) for operand in node.inputs)
         for name, value in self.outputs.items():
             if value is old:
                 assert isinstance(new, Value)
@@ -164,7 +170,8 @@ class Graph:
         self.persistent = {name: value for name, value in self.persistent.items() if value in needed}
 
 
-def _replace(operand: Operand, old: Value, new: Operand) -> Operand:
+def replaced(operand: Operand, old: Value, new: Operand) -> Operand:
+    """An operand with another value, or its pieces, in place of one."""
     if isinstance(operand, tuple):
         flat: list[Value] = []
         for piece in operand:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from . import planner
 from ._core.layer import Choice, Cost
-from ._core.layout import ShiftRows, Upload
+from ._core.layout import Settle, ShiftRows, Upload
 from .device import DeviceFacts
 from .errors import OutOfMemoryError
 from .graph import Graph, Node, Value
@@ -79,6 +79,7 @@ class Plan:
         residence: persistent values, when this plan alone is loaded.
         segments: the nodes that run in strips.
         told: what was done so that it takes less memory, for people.
+        hosted, host: what waits in host memory, and where in it.
     """
 
     graph: Graph
@@ -91,6 +92,8 @@ class Plan:
     costs: dict[Node, Cost] = field(repr=False)
     segments: tuple[planner.Segment, ...] = ()
     told: tuple[str, ...] = ()
+    hosted: list[planner.Interval] = field(default_factory=list)
+    host: planner.Arena = field(default_factory=lambda: planner.Arena([], []))
 
     @property
     def arena_bytes(self) -> int:
@@ -121,6 +124,11 @@ class Plan:
     def peak_bytes(self) -> int:
         """All device memory that running this plan takes; asserted equal to the allocator's peak."""
         return self.arena.nbytes + self.residence.nbytes()
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of host memory for activations that wait there; no memory of the device."""
+        return self.host.nbytes
 
     @property
     def activation_bytes(self) -> int:
@@ -185,7 +193,9 @@ def make_plan(
         OutOfMemoryError: a tensor is larger than the device allows in one allocation.
     """
     schedule = planner.schedule(graph, facts, pick, segments, streams)
-    intervals = planner.lifetimes(graph, schedule, facts.block)
+    lives = planner.lifetimes(graph, schedule, facts.block)
+    intervals = [interval for interval in lives if not interval.hosted]
+    hosted = [interval for interval in lives if interval.hosted]
     if guard_bytes:
         for interval in intervals:
             interval.start, interval.end, interval.spans = 0, len(schedule.steps), []
@@ -200,6 +210,8 @@ def make_plan(
         settle(graph.persistent.values(), facts, mapped=mapped, streamed={value.name for value in streams or ()}),
         costs_of(graph, facts),
         tuple(segments),
+        hosted=hosted,
+        host=planner.place(hosted, 1 << 62),
     )
 
 
@@ -207,7 +219,7 @@ def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:
     """The choice of each node; of several strips that with the largest workspace."""
     found: dict[Node, Choice] = {}
     for step in schedule.steps:
-        if isinstance(step.layer, ShiftRows | Upload):
+        if isinstance(step.layer, Settle | ShiftRows | Upload):
             continue
         known = found.setdefault(step.node, step.choice)
         if step.choice.workspace_bytes > known.workspace_bytes:

@@ -19,10 +19,13 @@ cdef uint32_t PROFILING_END = 0x1283
 
 cdef struct Step:
     cl_handle kernel  # NULL: a copy
-    const void* source
-    cl_handle target
-    size_t target_offset
-    size_t nbytes
+    void* host
+    cl_handle buffer
+    bint down  # the copy goes to the host
+    size_t origin[3]  # bytes from the buffer's start, 0, 0
+    size_t region[3]  # bytes of a row, rows, 1
+    size_t pitch
+    size_t host_pitch
     Py_ssize_t after  # the step on the other queue that must have run before, or -1
     bint signals  # whether a step on the other queue waits for this one
     cl_handle event
@@ -32,11 +35,33 @@ cdef struct Step:
     size_t local_size[3]
 
 
+cdef int32_t enqueue_copy(cl_handle queue, Step* step, cl_handle* before, cl_handle* event) noexcept nogil:
+    """Enqueues a copy in the direction that it has, row by row where there are several."""
+    cdef size_t* none = [0, 0, 0]
+    cdef int32_t waits = before != NULL
+    if step.region[1] > 1 and step.down:
+        return cl.enqueue_read_rows(
+            queue, step.buffer, 0, step.origin, none, step.region, step.pitch, 0, step.host_pitch, 0, step.host,
+            waits, before, event,
+        )
+    if step.region[1] > 1:
+        return cl.enqueue_write_rows(
+            queue, step.buffer, 0, step.origin, none, step.region, step.pitch, 0, step.host_pitch, 0, step.host,
+            waits, before, event,
+        )
+    if step.down:
+        return cl.enqueue_read(
+            queue, step.buffer, 0, step.origin[0], step.region[0], step.host, waits, before, event
+        )
+    return cl.enqueue_write(queue, step.buffer, 0, step.origin[0], step.region[0], step.host, waits, before, event)
+
+
 cdef class Recording:
     """Launches with their arguments set, ready to be replayed any number of times.
 
     Copies run on a queue of their own, beside the kernels before them: each waits for the kernel in front of it, which
-    is the last that may use what lies where it copies to, and the kernels that read the copy wait for it.
+    is the last that may use what lies where it copies to, or makes what it copies; kernels that read the copy wait for
+    it, and launches that `waits` for all copies so far.
     """
 
     cdef Step* steps
@@ -45,12 +70,14 @@ cdef class Recording:
     cdef cl_handle queue
     cdef cl_handle copy_queue  # NULL: there are no copies
     cdef dict staged  # step of the copy to each tensor, by identity
+    cdef Py_ssize_t last_copy  # its step, or -1
     cdef readonly list labels
     cdef list keep  # what the kernels use must outlive them: tensors, programs, the device
 
     def __cinit__(self):
         self.steps = NULL
         self.count = self.capacity = 0
+        self.last_copy = -1
 
     def __init__(self, device):
         opencl.load()
@@ -83,23 +110,30 @@ cdef class Recording:
         return &self.steps[self.count]
 
     def append_copy(self, copy):
-        """Appends a copy from the host."""
-        cdef const uint8_t[::1] data = copy.source
-        cdef Tensor target = copy.target
+        """Appends a copy from the host or to it."""
+        cdef const uint8_t[::1] data = copy.host
+        cdef Tensor tensor = copy.tensor
         cdef Step* step = self._next()
         cdef Py_ssize_t before = self.count
-        assert len(data) == target.nbytes, (copy.label, len(data), target.nbytes)
+        cdef size_t last = copy.rows - 1
+        assert len(data) >= last * copy.host_pitch + copy.row_bytes, (copy.label, len(data))
+        assert tensor.nbytes >= last * copy.pitch + copy.row_bytes, (copy.label, tensor.nbytes)
+        assert not (copy.down and copy.host.flags.writeable is False), copy.label
         self.copy_queue = <cl_handle><size_t>self.keep[0].copy_queue.int_ptr
-        step.source, step.nbytes = &data[0], len(data)
-        step.target, step.target_offset = target.slab.handle, target.offset_bytes
+        step.host, step.down = <void*>&data[0], copy.down
+        step.buffer, step.origin[0] = tensor.slab.handle, tensor.offset_bytes
+        step.region = [copy.row_bytes, copy.rows, 1]
+        step.pitch, step.host_pitch = copy.pitch, copy.host_pitch
         step.signals = True
         while before > 0 and self.steps[before - 1].kernel == NULL:
             before -= 1
         if before > 0:
             step.after = before - 1
             self.steps[before - 1].signals = True
-        self.staged[id(target)] = self.count
-        self.keep += [copy.source, target]
+        if not copy.down:
+            self.staged[id(tensor)] = self.count
+        self.last_copy = self.count
+        self.keep += [copy.host, tensor]
         self.labels.append(copy.label)
         self.count += 1
 
@@ -123,6 +157,8 @@ cdef class Recording:
                 if step.global_size[i] % step.local_size[i]:
                     step.global_size[i] += step.local_size[i] - step.global_size[i] % step.local_size[i]
         self._set_args(step.kernel, launch)
+        if launch.waits:
+            step.after = self.last_copy
         for arg in launch.args:
             if id(arg) in self.staged:
                 step.after = max(step.after, <Py_ssize_t>self.staged[id(arg)])
@@ -134,9 +170,7 @@ cdef class Recording:
         if step.after >= 0 and self.steps[step.after].event != NULL:
             before = &self.steps[step.after].event
         if step.kernel == NULL:
-            return cl.enqueue_write(
-                queue, step.target, 0, step.target_offset, step.nbytes, step.source, before != NULL, before, event
-            )
+            return enqueue_copy(queue, step, before, event)
         return cl.enqueue_kernel(
             queue, step.kernel, step.dims, NULL, step.global_size, step.local_size if step.has_local else NULL,
             before != NULL, before, event,

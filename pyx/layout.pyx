@@ -2,7 +2,7 @@
 
 from clconv.shapes import TensorSpec, blocks, filter_blocks
 
-from clconv._core.layer import Layer, looped, plane_of
+from clconv._core.layer import Cost, Layer, looped, plane_of
 
 
 def _pixels(spec, block):
@@ -117,6 +117,57 @@ class ShiftRows(Layer):
         items = n * blocks(c, rec.facts.block) * w
         args = [ins[0], items, w, plane_of(ins[0]), self.start, 0, self.rows]
         rec.launch("layout.cl", "shift_rows", (items,), args, iterations=looped(self.rows))
+
+
+class Spill(Layer):
+    """Copies a tensor, or rows of it, to host memory; the device's copy may be overwritten behind a `Settle`."""
+
+    outputs = ("held",)
+    accepts = {"x": ("block", "plain")}
+    strips = 1
+
+    def infer(self, specs):
+        return (specs[0],)
+
+    def cost(self, specs, outs, facts):
+        return Cost(0, 2 * outs[0].nbytes(facts.block))
+
+    def record(self, rec, ins, outs, work, choice):
+        rec.move(outs[0], ins[0], down=True)
+        if ins[0].plane:  # the next strip may take these rows' place
+            rec.settle()
+
+
+class Restore(Layer):
+    """Copies what was spilled, or rows of it, back to the device."""
+
+    inputs = ("held",)
+    accepts = {"held": ("block", "plain")}
+    strips = 1
+
+    def infer(self, specs):
+        return (specs[0],)
+
+    def cost(self, specs, outs, facts):
+        return Cost(0, 2 * outs[0].nbytes(facts.block))
+
+    def record(self, rec, ins, outs, work, choice):
+        rec.move(ins[0], outs[0], down=False)
+        if outs[0].plane:  # readers of rows are not known as readers of this copy
+            rec.settle()
+
+
+class Settle(Layer):
+    """Lets what comes next wait for the copies so far: until then what is spilled lives."""
+
+    updates = ("x",)
+    outputs = ()
+
+    def infer(self, specs):
+        return ()
+
+    def record(self, rec, ins, outs, work, choice):
+        rec.settle()
 
 
 class Upload(Layer):

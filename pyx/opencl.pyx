@@ -36,6 +36,8 @@ _SYMBOLS = {
     "flush": "clFlush",
     "event_profile": "clGetEventProfilingInfo",
     "release_event": "clReleaseEvent",
+    "enqueue_read_rows": "clEnqueueReadBufferRect",
+    "enqueue_write_rows": "clEnqueueWriteBufferRect",
 }
 
 
@@ -73,6 +75,8 @@ cpdef void load() except *:
     _take(&cl.flush, library, "flush")
     _take(&cl.event_profile, library, "event_profile")
     _take(&cl.release_event, library, "release_event")
+    _take(&cl.enqueue_read_rows, library, "enqueue_read_rows")
+    _take(&cl.enqueue_write_rows, library, "enqueue_write_rows")
     _loaded = True
 
 

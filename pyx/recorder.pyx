@@ -4,6 +4,7 @@ Programs are then built in parallel, and `Recorder.finish` makes a `Recording`.
 """
 
 from clconv.errors import DeviceLimitError
+from clconv.shapes import blocks
 
 from clconv._core.executor import Recording
 
@@ -16,11 +17,12 @@ class Launch:
         global_size, local_size: work-items; local_size None leaves it to the driver.
         args: Tensor (a buffer and a 64-bit element offset), None (an absent tensor: likewise, never
             read), int (32 bits) or float. label: "layer: kernel", for errors and profiles.
+        waits: for all copies in front of it, whatever it reads.
     """
 
-    __slots__ = ("args", "defines", "file", "global_size", "kernel", "label", "local_size")
+    __slots__ = ("args", "defines", "file", "global_size", "kernel", "label", "local_size", "waits")
 
-    def __init__(self, file, kernel, defines, global_size, local_size, args, label):
+    def __init__(self, file, kernel, defines, global_size, local_size, args, label, waits=False):
         self.file = file
         self.kernel = kernel
         self.defines = tuple(sorted((k, str(v)) for k, v in defines.items()))
@@ -28,6 +30,7 @@ class Launch:
         self.local_size = None if local_size is None else tuple(local_size)
         self.args = args
         self.label = label
+        self.waits = waits
 
     @property
     def program(self):
@@ -35,15 +38,45 @@ class Launch:
         return self.file, self.defines
 
 
+class HostTensor:
+    """A piece of host memory with the spec of what it holds, as `Tensor` has it; `content`: its bytes and those behind."""
+
+    __slots__ = ("content", "plane", "spec")
+
+    def __init__(self, content, spec, plane=0):
+        self.content = content
+        self.spec = spec
+        self.plane = plane
+
+
 class Copy:
-    """Bytes of the host that are copied to a tensor. `source` must stay as it is while the recording lives."""
+    """Rows of bytes that go from the host to a tensor, or `down` from it. The host's must live as long as the recording.
 
-    __slots__ = ("label", "source", "target")
+    Attributes:
+        host: the bytes from the first row on. rows, row_bytes: how many, and what is copied of each.
+        pitch, host_pitch: bytes from one row to the next, of the tensor and of the host.
+    """
 
-    def __init__(self, source, target, label):
-        self.source = source
-        self.target = target
+    __slots__ = ("down", "host", "host_pitch", "label", "pitch", "row_bytes", "rows", "tensor")
+
+    def __init__(self, host, tensor, label, *, down=False, rows=1, row_bytes=0, pitch=0, host_pitch=0):
+        self.host = host
+        self.tensor = tensor
         self.label = label
+        self.down = down
+        self.rows = rows
+        self.row_bytes = row_bytes or len(host)
+        self.pitch = pitch or self.row_bytes
+        self.host_pitch = host_pitch or self.row_bytes
+
+
+def _rows(spec, block):
+    """What lies in one piece in every part of a tensor: (how many pieces, pixels, bytes of each pixel)."""
+    if len(spec.shape) != 4:
+        return 1, 1, spec.nbytes(block)
+    n, c, h, w = spec.shape
+    rows = n * (blocks(c, block) if spec.layout == "block" else c)
+    return rows, h * w, spec.nbytes(block) // (rows * h * w)
 
 
 class Recorder:
@@ -53,6 +86,7 @@ class Recorder:
         self.facts = facts
         self.label = ""
         self.launches = []
+        self._waits = False
 
     def launch(self, file, kernel, global_size, args, *, defines=None, local_size=None, iterations=0):
         """Appends a launch; see `Launch`.
@@ -71,12 +105,31 @@ class Recorder:
                 f"{self.facts.name} stops after about {limit} without an error; use another device"
             )
         self.launches.append(
-            Launch(file, kernel, defines or {}, global_size, local_size, args, f"{self.label}: {kernel}")
+            Launch(
+                file, kernel, defines or {}, global_size, local_size, args, f"{self.label}: {kernel}", self._waits
+            )
         )
+        self._waits = False
 
     def copy(self, source, target):
         """Appends a copy of host memory, an array of bytes, to a tensor; kernels that read the tensor wait for it."""
         self.launches.append(Copy(source, target, f"{self.label}: upload"))
+
+    def move(self, host, tensor, *, down):
+        """Appends a copy between a `HostTensor` and a tensor of the same spec, `down` from it; see `settle`."""
+        rows, pixels, size = _rows(tensor.spec, self.facts.block)
+        row = pixels * size
+        pitch, host_pitch = (tensor.plane or pixels) * size, (host.plane or pixels) * size
+        if pitch == host_pitch == row:
+            rows, row, pitch, host_pitch = 1, rows * row, 0, 0
+        self.launches.append(
+            Copy(host.content, tensor, f"{self.label}: {'spill' if down else 'restore'}", down=down, rows=rows,
+                 row_bytes=row, pitch=pitch, host_pitch=host_pitch)
+        )
+
+    def settle(self):
+        """The next launch waits for all copies so far: it may write what they read, or read parts that they wrote."""
+        self._waits = True
 
     def programs(self):
         """What must be built, each once, in order of first use."""

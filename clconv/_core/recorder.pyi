@@ -2,6 +2,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..device import Device, DeviceFacts
+from ..shapes import TensorSpec
 from .executor import Recording
 
 Program = tuple[str, tuple[tuple[str, str], ...]]
@@ -14,13 +15,25 @@ class Launch:
     local_size: tuple[int, ...] | None
     args: Sequence[Any]
     label: str
+    waits: bool
     @property
     def program(self) -> Program: ...
 
+class HostTensor:
+    content: Any
+    spec: TensorSpec
+    plane: int
+    def __init__(self, content: Any, spec: TensorSpec, plane: int = ...) -> None: ...
+
 class Copy:
-    source: Any
-    target: Any
+    host: Any
+    tensor: Any
     label: str
+    down: bool
+    rows: int
+    row_bytes: int
+    pitch: int
+    host_pitch: int
 
 class Recorder:
     facts: DeviceFacts
@@ -39,5 +52,7 @@ class Recorder:
         iterations: int = 0,
     ) -> None: ...
     def copy(self, source: Any, target: Any) -> None: ...
+    def move(self, host: HostTensor, tensor: Any, *, down: bool) -> None: ...
+    def settle(self) -> None: ...
     def programs(self) -> list[Program]: ...
     def finish(self, device: Device, programs: Mapping[Program, Any]) -> Recording: ...

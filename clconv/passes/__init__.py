@@ -7,6 +7,7 @@ from .fuse import fuse_activations, fuse_sums
 from .layout import convert_layouts
 from .masks import move_masks
 from .recompute import recompute
+from .spill import idle, spill
 from .step import fuse_updates
 from .winograd import use_winograd
 
@@ -17,9 +18,11 @@ __all__ = [
     "fuse_activations",
     "fuse_sums",
     "fuse_updates",
+    "idle",
     "move_masks",
     "read_pieces",
     "recompute",
+    "spill",
     "use_winograd",
 ]
 

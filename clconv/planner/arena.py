@@ -52,6 +52,8 @@ def place(intervals: list[Interval], max_slab_bytes: int) -> Arena:
         OutOfMemoryError: one tensor alone is larger than a slab may be.
     """
     steps = max((interval.end for interval in intervals), default=0)
+    if not intervals:
+        return Arena([], [])
     live = live_bytes(intervals, steps)
     best: Arena | None = None
     for key in ORDERS:

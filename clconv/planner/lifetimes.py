@@ -26,6 +26,11 @@ class Interval:
     spans: list[tuple[int, int]] = field(default_factory=list)
 
     @property
+    def hosted(self) -> bool:
+        """Whether it is memory of the host."""
+        return bool(self.values) and self.values[0].hosted
+
+    @property
     def lives(self) -> list[tuple[int, int]]:
         """The steps (first, last) of each life, in order."""
         return self.spans or [(self.start, self.end)]

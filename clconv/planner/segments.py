@@ -156,7 +156,7 @@ class Search:
             passing = list(self.workspace[segment.start : segment.stop])  # bytes at each node, for one strip
             for place, node in enumerate(chain.nodes):
                 (value,) = node.outputs
-                if self._spans[value][1] >= segment.stop:
+                if value.hosted or self._spans[value][1] >= segment.stop:
                     continue
                 rows = max(strip.ends[value] - strip.kept[value] for strip in strips)
                 size = value.spec.nbytes(self.block) // value.spec.shape[2] * rows
@@ -174,9 +174,10 @@ def _spans(graph: Graph) -> dict[Value, tuple[int, int]]:
     spans = dict.fromkeys(graph.inputs.values(), (-1, -1))
     for step, node in enumerate(graph.nodes):
         for value in node.outputs:
-            spans[value] = (step, step)
+            if not value.hosted:
+                spans[value] = (step, step)
         for value in node.reads:
-            if not value.persistent:
+            if not (value.persistent or value.hosted):
                 spans[value] = (spans[value][0], step)
     for value in graph.outputs.values():
         spans[value] = (spans[value][0], len(graph.nodes))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .._core.layer import Choice, Layer
-from .._core.layout import ShiftRows, Upload
+from .._core.layout import Restore, Settle, ShiftRows, Spill, Upload
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Operand, Value
 from ..packing import slice_blocks
@@ -120,14 +120,34 @@ def schedule(
         begin = segment.stop
     _whole(found, graph.nodes[begin:], facts, pick, streams or {})
     _prefetch(found.steps)
+    found.steps = _settled(found.steps)
     return found
 
 
 def _prefetch(steps: list[Step]) -> None:
     """Lets each upload begin one step earlier, so that it goes on while that step computes."""
     for i in range(1, len(steps)):
-        if isinstance(steps[i].layer, Upload) and not isinstance(steps[i - 1].layer, Upload):
+        if _comes(steps[i]) and not _comes(steps[i - 1]):
             steps[i - 1], steps[i] = steps[i], steps[i - 1]
+
+
+def _comes(step: Step) -> bool:
+    """Whether it brings something to the device, whole."""
+    return isinstance(step.layer, Upload | Restore) and all(view.whole for view in step.outputs)
+
+
+def _settled(steps: Sequence[Step]) -> list[Step]:
+    """Keeps what is spilled whole for one more step, which computes meanwhile."""
+    found: list[Step] = []
+    going: list[Step] = []
+    for step in steps:
+        found.append(step)
+        if isinstance(step.layer, Spill):
+            going += [step] if step.whole else []
+        elif not _comes(step):
+            found += [Step(each.node, Settle(), Choice("settle"), each.inputs, ()) for each in going]
+            going = []
+    return found
 
 
 def _stage(found: Schedule, nodes: Sequence[Node], streams: Mapping[Value, int]) -> dict[Value, Value]:

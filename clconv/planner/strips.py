@@ -63,7 +63,8 @@ def inner_values(graph: Graph, segment: Segment) -> list[Value]:
     nodes = graph.nodes[segment.start : segment.stop]
     outside = {value for node in (*graph.nodes[: segment.start], *graph.nodes[segment.stop :]) for value in node.reads}
     outside.update(graph.outputs.values())
-    return [node.outputs[0] for node in nodes if node.outputs[0] not in outside]
+    made = [node.outputs[0] for node in nodes]
+    return [value for value in made if value not in outside and not value.hosted]
 
 
 class Chain:
