@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .._core.layout import Restore, Spill
 from ..graph import Graph, Node, Value, replaced
@@ -30,7 +31,7 @@ def idle(graph: Graph, block: int) -> list[Idle]:
     kept = {*graph.outputs.values()}
     found = []
     for value, at in uses.items():
-        gaps = tuple((a, b) for a, b in zip(at, at[1:], strict=False) if b - a > IDLE_NODES)
+        gaps = tuple((a, b) for a, b in pairwise(at) if b - a > IDLE_NODES)
         size = value.spec.nbytes(block)
         if value.role == "activation" and value not in kept and gaps and size >= SMALL_BYTES:
             found.append(Idle(value, at[0], gaps, size * sum(b - a for a, b in gaps)))
