@@ -239,6 +239,28 @@ def test_real_pictures_equal_those_of_onnx_runtime(data_folder, device, tmp_path
     assert [each["index"] for each in json.loads(result.stdout)["images"][0]["classes"][:2]] == [0, 3]
 
 
+@pytest.mark.real_data
+def test_a_style_that_reads_blue_first(data_folder, tmp_path):
+    """Pictures of one size, transposed convolutions, reflected borders; in grey levels out of 255, colours in order."""
+    model, _, images = real(data_folder, "fns_candy_720")
+    Image.open(images / "Set5" / "woman_GT.bmp").resize((720, 720)).save(tmp_path / "a.png")
+    options = ("--preprocess", "none", "--order", "bgr", "--out", tmp_path / "out")
+    assert run(model, tmp_path / "a.png", *options).exit_code == 0
+    pixels = np.asarray(Image.open(tmp_path / "a.png"), np.float32)
+    expected = runtime(model, pixels[:, :, ::-1].transpose(2, 0, 1)[None].copy())[0][0, ::-1].transpose(1, 2, 0)
+    found = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert np.abs(found - expected.clip(0, 255)).max() < 0.6
+
+
+@pytest.mark.real_data
+def test_boxes_of_a_detector_are_left_to_python(data_folder):
+    model, photos, _ = real(data_folder, "ultraface_rfb320")
+    result = run(model, photos)
+    assert result.exit_code == 2
+    assert "'scores' of (N, 4420, 2) float32 is neither scores, one per class, nor a picture or mask" in result.stderr
+    assert "in Python, net.predict returns it (--output names another one: boxes)" in result.stderr
+
+
 def digits(folder, data_folder):
     """The first twenty of MNIST's test set as pictures."""
     for i, pixels in enumerate(mnist(data_folder / "mnist", train=False).images(np.arange(20))):
