@@ -154,6 +154,8 @@ np.savez({result!r}, **net.get_weights())
 
 def test_killed_at_a_random_step_and_resumed(device, tmp_path):
     """SIGKILL whenever it comes: what is resumed ends with the bits of the run that was left alone."""
+    if device.facts.loop_limit:
+        pytest.skip("three processes build their kernels anew on a renderer of software")
 
     def script(name, callback="cc.Callback()"):
         path, result = str(tmp_path / f"{name}.safetensors"), str(tmp_path / f"{name}.npz")
