@@ -25,6 +25,7 @@ from .nn.network import Network
 from .packing import Array
 from .plan import Plan
 from .program import Progress
+from .terms import DEFAULT, Terms
 from .timeline import counter, named_process
 from .train import SGD
 from .train.trainer import Trainer
@@ -154,7 +155,7 @@ def measure(
     mode: str = "test",
     batch: int = 1,
     budget: int | None = None,
-    exact: bool = False,
+    terms: Terms = DEFAULT,
     seconds: float = 2.0,
     name: str = "network",
     progress: Progress | None = None,
@@ -164,13 +165,15 @@ def measure(
     Args:
         arrays: weights by name; they are not changed. mode: "test" or "train".
         batch: images per run. budget: of device memory, in bytes. progress: of building kernels.
-        exact: as for `Net.plan`, in test-time mode.
+        terms: of the plan in test-time mode.
 
     Raises:
         BudgetError: it needs more than the budget.
     """
+    if mode == "train":
+        terms.for_training("bench")
     peak = limits(device)
-    session, plan, release = _opened(network, device, arrays, mode, batch, budget, exact, progress)
+    session, plan, release = _opened(network, device, arrays, mode, batch, budget, terms, progress)
     try:
         feeds = _feeds(plan, network.output_shape[0])
         session.run(plan, feeds)
@@ -228,7 +231,7 @@ def _opened(
     mode: str,
     batch: int,
     budget: int | None,
-    exact: bool,
+    terms: Terms,
     progress: Progress | None,
 ) -> tuple[Session, Plan, Callable[[], None]]:
     """A session with the network loaded, the plan to run in it, and how to free it."""
@@ -245,7 +248,7 @@ def _opened(
             raise
         return trainer.session, trainer.plan("train", batch), trainer.release
     inference = Inference(network, device)
-    plan = inference.plan(OUTPUT, batch, budget=budget, exact=exact)
+    plan = inference.plan(OUTPUT, batch, budget=budget, terms=terms)
     session = inference.open(plan, arrays, budget)
     try:
         session.prepare(plan, progress)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._core.conv_winograd import WinogradConv2d, WinogradGradW
 from ._core.layer import Cost
-from ._core.layout import ShiftRows, ToBlocks, ToPlain, Upload
+from ._core.layout import Settle, ShiftRows, ToBlocks, ToPlain, Upload
 from .graph import Value
 from .plan import MAPPED, STREAMED, Plan
 from .planner import Step, format_bytes
@@ -52,7 +52,8 @@ class Explanation:
     """A plan in parts beside the one without a limit.
 
     Attributes:
-        told: what was done to save memory, for people. peak_bytes, mapped_bytes, streamed_bytes: of the plan.
+        told: what was done to save memory, for people. peak_bytes, mapped_bytes, streamed_bytes, host_bytes: of the
+            plan.
         unlimited_bytes: what the plan without a limit takes. ratio: modelled time over that one's.
         runs: of the plan per batch, where it is one of several parts of a batch.
     """
@@ -63,6 +64,7 @@ class Explanation:
     peak_bytes: int
     mapped_bytes: int
     streamed_bytes: int
+    host_bytes: int
     unlimited_bytes: int
     flops: int
     unlimited_flops: int
@@ -78,6 +80,8 @@ class Explanation:
         mapped = f", weights in a mapped file {format_bytes(self.mapped_bytes)}" if self.mapped_bytes else ""
         if self.streamed_bytes:
             mapped += f", weights that come in parts {format_bytes(self.streamed_bytes)}"
+        if self.host_bytes:
+            mapped += f", {format_bytes(self.peak_bytes + self.host_bytes)} together with the host's"
         parts = f", {math.ceil(self.runs)} runs per batch" if self.runs > 1 else ""
         totals = [
             f"{what}: {format_bytes(self.peak_bytes)} on the device{mapped}{parts};",
@@ -110,6 +114,8 @@ def step_cost(plan: Plan, step: Step) -> Cost:
         assert moved is not None and not isinstance(moved, tuple)
         share = step.layer.rows / moved.spec.shape[2]
         return Cost(0, int(2 * share * moved.spec.nbytes(plan.facts.block)))
+    if isinstance(step.layer, Settle):
+        return Cost(0, 0)
     if isinstance(step.layer, Upload):
         return Cost(0, sum(2 * view.spec.nbytes(plan.facts.block) for view in step.outputs))
     if step.whole or not step.outputs:
@@ -165,7 +171,8 @@ def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None =
         ratio = runs * sum(prices[first:stop]) / other if other else None
         parts.append(_part(plan, first, stop, how, costs[first:stop], ratio))
     return Explanation(
-        mode, tuple(parts), plan.told, plan.peak_bytes, plan.mapped_bytes, plan.streamed_bytes, unlimited.peak_bytes,
+        mode, tuple(parts), plan.told, plan.peak_bytes, plan.mapped_bytes, plan.streamed_bytes, plan.host_bytes,
+        unlimited.peak_bytes,
         int(runs * sum(cost.flops for cost in costs)), sum(cost.flops for cost in others),
         runs * sum(prices) / sum(other_prices), runs,
     )  # fmt: skip

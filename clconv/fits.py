@@ -11,6 +11,7 @@ from .errors import ArgumentError, BudgetError, ModelFileError, OutOfMemoryError
 from .plan import Plan
 from .report import training_plan
 from .tables import table
+from .terms import DEFAULT, Terms
 from .train.method import normalises
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ class Fits:
         return "\n".join(table(header, rows, right=(1, 2, 3), flexible=(4,)))
 
 
-def fits(net: Net, memory: int, *, bn: str | None = None, image: bool = False) -> Fits:
+def fits(net: Net, memory: int, *, bn: str | None = None, image: bool = False, terms: Terms = DEFAULT) -> Fits:
     """The largest batches for predicting and training that fit into a budget.
 
     Args:
         memory: bytes. bn: as for `Net.fit`. image: also the largest image, where the network takes several sizes;
-            plans in strips for large images take a while.
+            plans in strips for large images take a while. terms: of predictions.
 
     Raises:
         ArgumentError: the network's batch is fixed.
@@ -90,8 +91,8 @@ def fits(net: Net, memory: int, *, bn: str | None = None, image: bool = False) -
         raise ArgumentError(
             f"fit-check: the file fixes the batch at {net.network.fixed_batch}; clconv summary shows it"
         )
-    found = [_test_batch(net, memory), _train_batch(net, memory, bn)]
-    largest = _image(net, memory) if image else None
+    found = [_test_batch(net, memory, terms), _train_batch(net, memory, bn)]
+    largest = _image(net, memory, terms) if image else None
     return Fits(memory, net.device.facts.name, (*found, *([largest] if largest is not None else [])))
 
 
@@ -145,10 +146,10 @@ def _fits(make: Callable[[], Plan]) -> bool:
     return True
 
 
-def _test_batch(net: Net, memory: int) -> Fit:
+def _test_batch(net: Net, memory: int, terms: Terms) -> Fit:
     batch = _largest(lambda n: _bytes(lambda: net.plan(n, memory=NO_LIMIT)), memory, MOST_BATCH)
     try:
-        plan = net.plan(max(batch, 1), memory=memory)
+        plan = net.plan(max(batch, 1), memory=memory, **asdict(terms))
     except (BudgetError, OutOfMemoryError) as error:
         return Fit("batch", "test", 0, 0, False, 0, str(error))
     return Fit("batch", "test", batch, None, batch == MOST_BATCH, plan.peak_bytes)
@@ -167,7 +168,7 @@ def _train_batch(net: Net, memory: int, bn: str | None) -> Fit:
     return Fit("batch", "train", batch, max(batch, 1), capped, plan.peak_bytes, note or more)
 
 
-def _image(net: Net, memory: int) -> Fit | None:
+def _image(net: Net, memory: int, terms: Terms) -> Fit | None:
     """The largest square image; None where the network takes no other sizes."""
     grid, base = _grid(net), max(net.network.input_shape[1:])
     if grid is None:
@@ -177,7 +178,7 @@ def _image(net: Net, memory: int) -> Fit | None:
     def plan(area: int, limit: int) -> Plan:
         side = _side(area, base, grid)
         with Opened(net.network.with_image((side, side)), device=net.device) as sized:
-            return sized.plan(memory=limit)
+            return sized.plan(memory=limit, **asdict(terms))
 
     unit = grid * grid
     area = _largest(

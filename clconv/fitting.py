@@ -53,11 +53,12 @@ class Fitting:
         self._plans: dict[object, Plan] = {}
         self._searches: dict[tuple[int, Pick], Search] = {}
 
-    def plan(self, budget: int | None, *, exact: bool = False, who: str = "net") -> Plan:
+    def plan(self, budget: int | None, *, exact: bool = False, who: str = "net", hint: Callable[[], str] = str) -> Plan:
         """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
 
         Args:
             exact: only with the algorithms of the fastest plan: the same bits at every budget.
+            hint: asked for in a refusal: what else would fit, behind a comma.
 
         Raises:
             BudgetError: none fits; says what the smallest needs.
@@ -71,7 +72,7 @@ class Fitting:
             return whole
         smallest = self.smallest(exact=exact)
         if smallest.peak_bytes > limit and whole is None:
-            message = self._refusal(smallest, limit, budget is not None, exact, who)
+            message = self._refusal(smallest, limit, budget is not None, exact, who, hint())
             raise BudgetError(message, smallest.peak_bytes)
         # The fastest algorithms in strips take less time than others whole.
         for variant in variants:
@@ -204,12 +205,12 @@ class Fitting:
             streams=self._streams(variant),
         )
 
-    def _refusal(self, smallest: Plan, limit: int, asked: bool, exact: bool, who: str) -> str:
+    def _refusal(self, smallest: Plan, limit: int, asked: bool, exact: bool, who: str, hint: str) -> str:
         whose = "the budget" if asked else self.facts.name
         fastest = self._whole(0, False) or self._whole(0, True)
-        extra = ""
+        extra = hint
         if exact and (least := self.smallest()).peak_bytes < smallest.peak_bytes:
-            extra = f", without exact=True {least.peak_bytes} ({format_bytes(least.peak_bytes)})"
+            extra = f", without exact=True {least.peak_bytes} ({format_bytes(least.peak_bytes)}){hint}"
         return (
             f"{who}: at least {smallest.peak_bytes} bytes ({format_bytes(smallest.peak_bytes)}) are needed{extra}, "
             f"more than the {limit} of {whose}"

@@ -17,6 +17,8 @@ from .graph import Graph
 from .nn.network import Network
 from .packing import Array
 from .plan import Plan
+from .spilling import Fittings
+from .terms import DEFAULT, Terms
 from .train.fit import evaluate
 from .train.step import evaluation_graph
 
@@ -33,39 +35,48 @@ class Inference:
     def __init__(self, network: Network, device: Device) -> None:
         self.network = network
         self.device = device
-        self._fittings: OrderedDict[tuple[object, ...], Fitting] = OrderedDict()
+        self._fittings: OrderedDict[tuple[object, ...], Fittings] = OrderedDict()
         self._runs: OrderedDict[tuple[object, ...], tuple[int, Plan]] = OrderedDict()
         self._session: Session | None = None
         self._loaded: tuple[object, ...] = ()
         self._opened: Plan | None = None
 
     def plan(
-        self, what: str, batch: int, network: Network | None = None, budget: int | None = None, *, exact: bool = False
+        self,
+        what: str,
+        batch: int,
+        network: Network | None = None,
+        budget: int | None = None,
+        terms: Terms = DEFAULT,
     ) -> Plan:
         """The fastest plan for a batch that fits; nothing is allocated.
 
         Args:
             network: the network for images of another size. budget: bytes that it must fit (default: the device's
-                memory). exact: with the algorithms of the fastest plan, whatever the budget.
+                memory). terms: what it may do besides.
 
         Raises:
             BudgetError: not even the smallest fits; says what it needs.
         """
-        return self._fitting(what, batch, network or self.network).plan(budget, exact=exact)
+        return self._fitting(what, batch, network or self.network).plan(budget, terms)
 
-    def _fitting(self, what: str, batch: int, network: Network, images: int = 0) -> Fitting:
+    def _fitting(self, what: str, batch: int, network: Network, images: int = 0) -> Fittings:
         """Plans for a batch; algorithms are chosen as for `images` (0: as many as are in it)."""
         key = (what, batch, network.input_shape, images)
 
-        def graph(fast: bool) -> Graph:
+        def graph(fast: bool, spilled: int) -> Graph:
             made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(made, self.device.facts.block)
             if fast:
                 passes.use_winograd(made, self.device.facts, train=False, images=images)
+            passes.spill(made, self.device.facts.block, spilled)
             return made
 
+        def fitting(spilled: int) -> Fitting:
+            return Fitting([lambda: graph(True, spilled), lambda: graph(False, spilled)], self.device.facts)
+
         if key not in self._fittings:
-            self._fittings[key] = Fitting([lambda: graph(True), lambda: graph(False)], self.device.facts)
+            self._fittings[key] = Fittings(fitting, lambda: len(passes.idle(graph(False, 0), self.device.facts.block)))
             while len(self._fittings) > engine.MAX_PLANS:
                 self._fittings.popitem(last=False)
         self._fittings.move_to_end(key)
@@ -78,13 +89,12 @@ class Inference:
         budget: int | None,
         what: str,
         network: Network | None = None,
-        *,
-        exact: bool = False,
+        terms: Terms = DEFAULT,
     ) -> tuple[int, Plan]:
         """Images per run and the plan for so many: equal shares of `count`, at most `wanted`, fewer where memory asks.
 
         Args:
-            exact: with the algorithms that the fastest plan has for `wanted` images: the same bits at every budget.
+            terms: of the plan; `exact` means the algorithms that the fastest has for `wanted` images.
 
         Raises:
             BudgetError: not even one image fits.
@@ -92,28 +102,28 @@ class Inference:
         if wanted is not None and wanted < 1:
             raise ArgumentError(f"batch_size {wanted} is not a number of images from 1 on")
         network = network or self.network
-        key = (count, wanted, budget, what, network.input_shape, exact)
+        key = (count, wanted, budget, what, network.input_shape, terms)
         if key not in self._runs:
-            self._runs[key] = self._search(count, wanted or DEFAULT_BATCH, budget, what, network, exact)
+            self._runs[key] = self._search(count, wanted or DEFAULT_BATCH, budget, what, network, terms)
             while len(self._runs) > engine.MAX_PLANS:
                 self._runs.popitem(last=False)
         self._runs.move_to_end(key)
         return self._runs[key]
 
     def _search(
-        self, count: int, most: int, budget: int | None, what: str, network: Network, exact: bool
+        self, count: int, most: int, budget: int | None, what: str, network: Network, terms: Terms
     ) -> tuple[int, Plan]:
         if self.network.fixed_batch is not None:
             batch = self.network.fixed_batch
-            return batch, self._fitting(what, batch, network).plan(budget, exact=exact)
-        images = equal_share(count, most) if exact else 0
+            return batch, self._fitting(what, batch, network).plan(budget, terms)
+        images = equal_share(count, most) if terms.exact else 0
         while True:
             batch = equal_share(count, most)
             fitting = self._fitting(what, batch, network, images)
             if batch == 1:
-                return 1, fitting.plan(budget, exact=exact)
+                return 1, fitting.plan(budget, terms)
             # A smaller batch costs less time than strips.
-            found = fitting.whole(budget, exact=exact)
+            found = fitting.whole(budget, exact=terms.exact)
             if found is not None:
                 return batch, found
             most = batch // 2

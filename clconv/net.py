@@ -29,6 +29,7 @@ from .nn.symbol import Symbol
 from .packing import Array
 from .plan import Plan
 from .program import Progress as BuildProgress
+from .terms import Terms
 from .train import fit as loop
 from .train.history import Callback, History, PrintEpochs
 from .train.optimizers import SGD, Optimizer
@@ -148,14 +149,20 @@ class Net:
             return [self._usages[mode] for mode in sorted(self._usages)]
 
     def summary(
-        self, batch: int = 1, mode: str = "both", memory: str | int | None = None, *, exact: bool = False
+        self,
+        batch: int = 1,
+        mode: str = "both",
+        memory: str | int | None = None,
+        *,
+        exact: bool = False,
+        spill: str | None = None,
     ) -> str:
         """Prints, and returns, the table of the CS231n notes with what is planned and what runs measured.
 
         Args:
-            batch: images. mode: "test", "train" or "both". memory, exact: as for `plan`.
+            batch: images. mode: "test", "train" or "both". memory, exact, spill: as for `plan`.
         """
-        text = report.summary(self, batch, mode, memory, exact=exact)
+        text = str(report.report(self, batch, mode, memory, terms=Terms(exact, spill)))
         print(text)
         return text
 
@@ -279,6 +286,7 @@ class Net:
         memory: str | int | None = None,
         *,
         exact: bool = False,
+        spill: str | None = None,
         loss: str = "softmax",
         optimizer: Optimizer | None = None,
         bn: str | None = None,
@@ -289,6 +297,7 @@ class Net:
             batch: images. mode: "test" or "train" (one step with `loss` and `optimizer`).
             memory: budget that it must fit, like "64MB"; layers run in strips of rows, and weights stay in a mapped
                 file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only.
+            spill: (test mode) "host" lets activations that nobody reads for a while wait in host memory, too.
             bn: see `fit`.
 
         Returns:
@@ -301,10 +310,12 @@ class Net:
             raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
         if batch < 1:
             raise ArgumentError(f"plan: batch {batch} is not a number of images from 1 on")
+        terms = Terms(exact, spill)
         if mode == "train":
+            terms.for_training("plan")
             trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9), bn=bn)
             return trainer.plan_within({"train": {batch}}, _budget(memory))[0]
-        return self._inference.plan(OUTPUT, batch, budget=_budget(memory), exact=exact)
+        return self._inference.plan(OUTPUT, batch, budget=_budget(memory), terms=terms)
 
     def predict(
         self,
@@ -313,6 +324,7 @@ class Net:
         batch_size: int | None = None,
         memory: str | int | None = None,
         exact: bool = False,
+        spill: str | None = None,
         build_progress: BuildProgress | None = None,
     ) -> Any:
         """The network's output for any number of images, in test-time mode.
@@ -323,6 +335,7 @@ class Net:
             batch_size: images per run; left out, up to 32 and as many as the memory allows.
             memory: budget like "64MB"; default CLCONV_MEMORY.
             exact: the algorithms of the fastest run whatever the budget, so that all budgets give the same bits.
+            spill: "host": activations may wait in host memory where the budget asks for it; not a bit changes.
             build_progress: called with (done, total) while kernels are built; default a line on a terminal.
 
         Returns:
@@ -337,7 +350,7 @@ class Net:
         x = images(self.network, self.normalization, x, "predict")
         network, budget = self.network.fitted(x.shape), _budget(memory)
         if len(x):
-            batch, plan = self._inference.runs(len(x), batch_size, budget, OUTPUT, network, exact=exact)
+            batch, plan = self._inference.runs(len(x), batch_size, budget, OUTPUT, network, Terms(exact, spill))
             with self._lock:
                 if self._held is None:  # not by `self.network`, whose own size may be one that does not work
                     self._held = network.initial(self._seed)

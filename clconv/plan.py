@@ -20,6 +20,7 @@ TAGS = {
     "gradient": "gradients",
     "control": "control",
 }
+HOST_BYTES = 1 << 62  # in one piece: no limit
 # Weights that stay in a file, no memory of the device's and outside every budget: read there, or brought in parts.
 MAPPED, STREAMED = "mapped", "streamed"
 
@@ -196,6 +197,7 @@ def make_plan(
     lives = planner.lifetimes(graph, schedule, facts.block)
     intervals = [interval for interval in lives if not interval.hosted]
     hosted = [interval for interval in lives if interval.hosted]
+    host = planner.place(hosted, HOST_BYTES)
     if guard_bytes:
         for interval in intervals:
             interval.start, interval.end, interval.spans = 0, len(schedule.steps), []
@@ -210,9 +212,19 @@ def make_plan(
         settle(graph.persistent.values(), facts, mapped=mapped, streamed={value.name for value in streams or ()}),
         costs_of(graph, facts),
         tuple(segments),
+        told=_told_of_host(hosted, host),
         hosted=hosted,
-        host=planner.place(hosted, 1 << 62),
+        host=host,
     )
+
+
+def _told_of_host(hosted: Sequence[planner.Interval], host: planner.Arena) -> tuple[str, ...]:
+    """What waits in host memory, for people."""
+    if not hosted:
+        return ()
+    names = [value.name.removesuffix(" held") for interval in hosted for value in interval.values]
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return (f"{planner.format_bytes(host.nbytes)} wait in host memory meanwhile: {shown}",)
 
 
 def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:

@@ -191,6 +191,7 @@ def plot_plan(
     subtitle = f"peak {_mib(line.held_bytes)}"
     for nbytes, how in ((line.mapped_bytes, "are read from a mapped file"), (line.streamed_bytes, "come in parts")):
         subtitle += f"; {_mib(nbytes)} of weights {how}" if nbytes else ""
+    subtitle += f"; {_mib(line.host_bytes)} of activations wait in host memory" if line.host_bytes else ""
     figure.suptitle(f"{title}\n{subtitle}" if title else subtitle, fontsize=10)
     pairs = [pair for each in figure.axes for pair in zip(*each.get_legend_handles_labels(), strict=True)]
     named = {label: handle for handle, label in pairs}

@@ -28,6 +28,7 @@ from .packing import Array
 from .plan import Plan, make_plan
 from .planner import format_bytes
 from .tables import mega, mib, table
+from .terms import DEFAULT, Terms
 
 if TYPE_CHECKING:
     from .net import Net
@@ -66,6 +67,7 @@ class Total:
 
     Attributes:
         mapped_bytes: weights in a file, mapped or brought in parts, which `weight_bytes` and `peak_bytes` leave out.
+        host_bytes: of activations that wait in host memory, which `arena_bytes` and `peak_bytes` leave out.
     """
 
     mode: str
@@ -75,6 +77,7 @@ class Total:
     optimizer_bytes: int
     peak_bytes: int
     mapped_bytes: int = 0
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
             p.optimizer_bytes,
             p.peak_bytes,
             p.mapped_bytes + p.streamed_bytes,
+            p.host_bytes,
         )
         for p in plans
     )
@@ -289,23 +293,25 @@ def report(
     mode: str = "both",
     memory: str | int | None = None,
     *,
-    exact: bool = False,
+    terms: Terms = DEFAULT,
     bn: str | None = None,
 ) -> Report:
     """The report on a network for `batch` images, with what its runs have measured; nothing is allocated.
 
     Args:
         mode: "test", "train" or "both"; the figures of single layers are test-time mode's unless "train".
-        memory, exact, bn: as for `Net.plan`; in "both", training that does not fit is a note.
+        memory, bn: as for `Net.plan`. terms: of test-time mode. In "both", training that does not fit is a note.
 
     Raises:
         ArgumentError: another mode or batch. BudgetError: it does not fit.
     """
     if mode not in MODES:
         raise ArgumentError(f"summary: mode {mode!r} is not one of {', '.join(MODES)}")
+    if mode == "train":
+        terms.for_training("summary")
     plans, notes = [], []
     if mode != "train":
-        plans.append(net.plan(batch, "test", memory, exact=exact))
+        plans.append(net.plan(batch, "test", memory, **asdict(terms)))
     if mode != "test":
         try:
             plans.append(training_plan(net, batch, memory, bn))
@@ -320,13 +326,6 @@ def training_plan(net: Net, batch: int, memory: str | int | None = None, bn: str
     """The plan of a training step with the loss that goes with the network's output."""
     loss = "softmax" if net.network.flat_output else "mse"
     return net.plan(batch, "train", memory, loss=loss, bn=bn)
-
-
-def summary(
-    net: Net, batch: int = 1, mode: str = "both", memory: str | int | None = None, *, exact: bool = False
-) -> str:
-    """`report` as text, at most 110 columns wide."""
-    return str(report(net, batch, mode, memory, exact=exact))
 
 
 def plan_table(plan: Plan) -> str:
@@ -393,34 +392,23 @@ def _total_lines(report: Report) -> list[str]:
             *(mib(n) for n in (t.weight_bytes, t.arena_bytes, t.optimizer_bytes, t.peak_bytes)),
             f"{t.flops / 1e9:.3f}",
             mib(t.mapped_bytes) if t.mapped_bytes else "",
+            mib(t.host_bytes) if t.host_bytes else "",
         )
         for t in report.totals
     ]
     values, parameters = report.activation_values, report.parameters
-    cells += [
-        (
-            "CS231n's count, forward",
-            mib(4 * parameters),
-            mib(4 * values),
-            "",
-            mib(4 * (parameters + values)),
-            "",
-            "",
-        ),
-        (
-            "CS231n's count, training",
-            mib(4 * parameters),
-            mib(8 * values),
-            mib(8 * parameters),
-            mib(4 * (3 * parameters + 2 * values)),
-            "",
-            "",
-        ),
-    ]
-    header = [f"{images}, MiB", "weights", "activations", "optimizer", "total", "GFLOP", "weights in a file"]
-    shown = len(header) if any(t.mapped_bytes for t in report.totals) else len(header) - 1
+    for name, amounts in (
+        ("forward", (4 * parameters, 4 * values, None, 4 * (parameters + values))),
+        ("training", (4 * parameters, 8 * values, 8 * parameters, 4 * (3 * parameters + 2 * values))),
+    ):
+        figures = ("" if amount is None else mib(amount) for amount in amounts)
+        cells.append((f"CS231n's count, {name}", *figures, "", "", ""))
+    optional = ["weights in a file", "in the host"]
+    header = [f"{images}, MiB", "weights", "activations", "optimizer", "total", "GFLOP", *optional]
+    always = len(header) - len(optional)
+    shown = [i for i in range(len(header)) if i < always or any(row[i] for row in cells)]
     return [
-        *table(header[:shown], [row[:shown] for row in cells], right=range(1, shown)),
+        *table([header[i] for i in shown], [[row[i] for i in shown] for row in cells], right=range(1, len(shown))),
         "",
         f"activations {values:,} values = {4 * values / 1e6:,.2f} MB, parameters {parameters:,} = "
         f"{4 * parameters / 1e6:,.2f} MB, {report.macs / 1e9:.3f} GMAC on {report.device}",

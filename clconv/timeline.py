@@ -29,7 +29,7 @@ class Timeline:
             takes one unit, and at last the line's end; the steps of a segment share its nodes' units evenly.
         bytes: of each kind, at each step. held_bytes: what the plan holds on the device throughout, arena included.
         mapped_bytes, streamed_bytes: weights in mapped files, which no kind counts; of those that are brought to the
-            device in parts, what is there is "staging".
+            device in parts, what is there is "staging". host_bytes: of activations that wait in host memory, likewise.
     """
 
     labels: tuple[str, ...]
@@ -38,6 +38,7 @@ class Timeline:
     held_bytes: int
     mapped_bytes: int
     streamed_bytes: int
+    host_bytes: int
 
     @property
     def totals(self) -> list[int]:
@@ -78,6 +79,7 @@ def timeline(plan: Plan) -> Timeline:
         plan.peak_bytes,
         plan.mapped_bytes,
         plan.streamed_bytes,
+        plan.host_bytes,
     )
 
 

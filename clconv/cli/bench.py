@@ -65,7 +65,7 @@ def bench(
             mode="train" if train else "test",
             batch=batch,
             budget=limits.memory,
-            exact=limits.exact,
+            terms=limits.terms,
             seconds=seconds,
             name=network,
             progress=building,

@@ -8,20 +8,30 @@ import click
 
 from ..fits import fits
 from ..planner import format_bytes
+from ..terms import Terms
 from ..train.method import PER_PART
 from .display import device_line
 from .networks import find
-from .options import budget, device_option, json_option, memory_option
+from .options import budget, device_option, json_option, memory_option, spill_option
 
 
 @click.command("fit-check")
 @click.argument("network", metavar="NETWORK")
 @memory_option("The budget, such as 2GB. Default: CLCONV_MEMORY, else all that the device has.")
+@spill_option
 @click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
 @click.option("--image", is_flag=True, help="The largest image, too; takes up to a minute.")
 @json_option("The same as JSON; sizes in bytes.")
 @device_option
-def fit_check(network: str, memory: int | None, bn: str | None, image: bool, as_json: bool, device: str | None) -> None:
+def fit_check(
+    network: str,
+    memory: int | None,
+    spill: str | None,
+    bn: str | None,
+    image: bool,
+    as_json: bool,
+    device: str | None,
+) -> None:
     """Say what fits into a budget: images per prediction, images per training step, pixels of an image.
 
     NETWORK is a .safetensors or .onnx file, a pattern as in the CS231n notes, or the name of a known network. Nothing
@@ -34,7 +44,7 @@ def fit_check(network: str, memory: int | None, bn: str | None, image: bool, as_
     """
     with find(network).open(device=device) as net:
         limit = budget(memory) or net.device.facts.global_bytes
-        found = fits(net, limit, bn=bn, image=image)
+        found = fits(net, limit, bn=bn, image=image, terms=Terms(spill=spill))
         if as_json:
             click.echo(json.dumps(found.to_dict(), indent=2))
             return

@@ -12,6 +12,7 @@ import click
 from .. import settings
 from ..errors import ArgumentError
 from ..planner import parse_bytes
+from ..terms import DEFAULT, SPILLS, Terms
 
 
 def _amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -35,24 +36,30 @@ def memory_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 @dataclass(frozen=True)
 class Limits:
-    """What the plan of a prediction keeps to: `memory` in bytes, None for no budget; `exact` as for `Net.plan`."""
+    """What the plan of a prediction keeps to: `memory` in bytes, None for no budget; `terms` as for `Net.plan`."""
 
     memory: int | None = None
-    exact: bool = False
+    terms: Terms = DEFAULT
 
 
 def limit_options(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--memory with this help, and --exact; the command gets both as `limits`, CLCONV_MEMORY in its place."""
+    """--memory with this help, --exact and --spill; the command gets all as `limits`, CLCONV_MEMORY in its place."""
 
     def adorn(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
-        def limited(memory: int | None, exact: bool, **others: Any) -> Any:
-            return command(limits=Limits(budget(memory), exact), **others)
+        def limited(memory: int | None, exact: bool, spill: str | None, **others: Any) -> Any:
+            return command(limits=Limits(budget(memory), Terms(exact, spill)), **others)
 
         bits = "Only the algorithms of the fastest run, so that every budget gives the same bits."
-        return memory_option(text)(click.option("--exact", is_flag=True, help=bits)(limited))
+        return memory_option(text)(click.option("--exact", is_flag=True, help=bits)(spill_option(limited)))
 
     return adorn
+
+
+def spill_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--spill, the same for all commands."""
+    text = "Predictions: lets activations wait in host memory where the budget asks for it."
+    return click.option("--spill", type=click.Choice(SPILLS), help=text)(command)
 
 
 def trace_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

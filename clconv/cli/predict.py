@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,8 @@ def _outputs(job: Job, pictures: Sequence[Picture]) -> Iterable[Any]:
     if job.net.network.channels_last:
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     try:
-        how: dict[str, Any] = {"memory": job.limits.memory, "exact": job.limits.exact, "build_progress": job.building}
+        limits = job.limits
+        how: dict[str, Any] = {"memory": limits.memory, **asdict(limits.terms), "build_progress": job.building}
         return job.output.of(job.net.predict(x, batch_size=job.batch, **how))
     except (BudgetError, ModelFileError, ShapeError) as error:
         if job.prepare.size is not None:

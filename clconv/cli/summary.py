@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def summary(
             net.network = net.network.with_image(size)
         batch = net.network.fixed_batch or batch
         how = How(limits, bn)
-        made = report.report(net, batch, mode, limits.memory, exact=limits.exact, bn=bn)
+        made = report.report(net, batch, mode, limits.memory, terms=limits.terms, bn=bn)
         first = "train" if mode == "train" else "test"
         told = [_explained(net, each, batch, how) for each in _modes(made)] if explained else []
         _print(made, told, net.device, net.network.notes, as_json=as_json)
@@ -117,7 +117,7 @@ def _modes(made: report.Report) -> list[str]:
 def _plan(net: Net, mode: str, batch: int, how: How) -> Plan:
     if mode == "train":
         return report.training_plan(net, batch, how.limits.memory, how.bn)
-    return net.plan(batch, "test", how.limits.memory, exact=how.limits.exact)
+    return net.plan(batch, "test", how.limits.memory, **asdict(how.limits.terms))
 
 
 def _unlimited(net: Net, mode: str, batch: int) -> Plan | None:

@@ -1,0 +1,83 @@
+"""Plans of a network whose activations may wait in host memory: how many of them do, for a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .errors import BudgetError
+from .fitting import Fitting
+from .plan import Plan
+from .terms import DEFAULT, SPILLS, Terms
+
+COPIED_BYTES = 256 << 10  # that go to the host and come back in the time of a launch, about
+ALL_COUNTS = 6  # so many numbers of activations are all tried, of more every second, fourth, ...
+
+
+class Fittings:
+    """Plans of one network, batch and image size on a device, for any budget and terms.
+
+    Args:
+        make: the plans when so many activations wait in host memory, those first that are most worth it.
+        most: asked for once: how many there are to choose from.
+    """
+
+    def __init__(self, make: Callable[[int], Fitting], most: Callable[[], int]) -> None:
+        self._make = make
+        self._most = most
+        self._known: dict[int, Fitting] = {}
+        self._counts: tuple[int, ...] | None = None
+
+    def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
+        """The fastest plan without strips and without waiting in host memory that fits, or None."""
+        return self._fitting(0).whole(budget, exact=exact)
+
+    def plan(self, budget: int | None, terms: Terms = DEFAULT, who: str = "net") -> Plan:
+        """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
+
+        Raises:
+            BudgetError: none fits; says what the smallest needs, and what would change that.
+        """
+        if terms.spill is None:
+            return self._fitting(0).plan(budget, exact=terms.exact, who=who, hint=lambda: self._hint(terms))
+        refused: list[BudgetError] = []
+        found: list[Plan] = []
+        for count in (0, *self.counts):
+            try:
+                found.append(self._fitting(count).plan(budget, exact=terms.exact, who=who))
+            except BudgetError as error:
+                refused.append(error)
+            else:
+                if not (count or found[0].segments):
+                    break
+        if not found:
+            raise min(refused, key=lambda error: error.needed_bytes or 0)
+        return min(found, key=_launches)
+
+    def least_bytes(self, terms: Terms) -> int:
+        """Bytes of the smallest plan that is known, under these terms."""
+        counts = (0, *self.counts[-1:]) if terms.spill is not None else (0,)
+        return min(self._fitting(count).smallest(exact=terms.exact).peak_bytes for count in counts)
+
+    def _hint(self, terms: Terms) -> str:
+        """What a refusal says of other terms; nothing where they bring nothing."""
+        spilled = self.least_bytes(replace(terms, spill=SPILLS[0]))
+        return f', {spilled} with spill="host"' if spilled < self.least_bytes(terms) else ""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many activations may wait in host memory: the numbers that are tried."""
+        if self._counts is None:
+            most = self._most()
+            self._counts = tuple(range(most, 0, -max(1, -(-most // ALL_COUNTS))))[::-1]
+        return self._counts
+
+    def _fitting(self, count: int) -> Fitting:
+        if count not in self._known:
+            self._known[count] = self._make(count)
+        return self._known[count]
+
+
+def _launches(plan: Plan) -> float:
+    """What a plan costs beyond the layers' own work, as a number of launches."""
+    return len(plan.schedule.steps) + 2 * plan.host_bytes / COPIED_BYTES

@@ -1,0 +1,178 @@
+"""Activations that wait in host memory: the same bits, true numbers, less on the device."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import clconv as cc
+from clconv import passes, planner
+from clconv._core.layout import Restore, Settle, Spill
+from clconv.cli import main
+from clconv.engine import Session
+from clconv.errors import ArgumentError, BudgetError
+from clconv.plan import make_plan
+
+
+def hourglass():
+    """Two scales down and up again, with what each level made used on the way up."""
+    x = cc.Input(3, 48, 32)
+    skips = []
+    for filters in (16, 20):
+        x = cc.ReLU()(cc.Conv(filters, 3, pad=1)(x))
+        skips.append(x)
+        x = cc.ReLU()(cc.Conv(filters, 3, pad=1)(cc.MaxPool(2)(x)))
+    x = cc.Conv(32, 3, pad=1)(x)
+    for filters, skip in zip((16, 16), reversed(skips), strict=True):
+        x = cc.ConvTranspose(filters, 2, stride=2)(x)
+        x = cc.ReLU()(cc.Conv(filters, 3, pad=1)(cc.Concat()(x, skip)))
+    return cc.Net(cc.Conv(2, 1)(x), seed=3)
+
+
+@pytest.fixture
+def net(device):
+    with hourglass() as net:
+        net._device = device
+        yield net
+
+
+def images(net, count=1):
+    return np.random.default_rng(0).standard_normal((count, *net.network.input_shape), np.float32)
+
+
+def least(net, **how):
+    with pytest.raises(BudgetError) as refusal:
+        net.plan(memory=64, **how)
+    return refusal.value.needed_bytes
+
+
+def spilled(net, count):
+    graph = net.network.graph(1, train=False)
+    passes.for_inference(graph, net.device.facts.block)
+    passes.spill(graph, net.device.facts.block, count)
+    return graph
+
+
+def test_copies_beside_kernels_change_no_bit(net):
+    """Whole, with what waits in memory that holds NaN; run after run, at last on two queues."""
+    x = images(net)
+    expected = net.predict(x)
+    graph = spilled(net, 9)
+    plan = make_plan(graph, net.device.facts)
+    layers = [type(step.layer) for step in plan.schedule.steps]
+    assert layers.count(Spill) == layers.count(Restore) == layers.count(Settle) == 2
+    assert plan.host_bytes == sum(step.outputs[0].spec.nbytes(plan.facts.block) for step in plan.schedule.steps
+                                  if isinstance(step.layer, Spill))  # fmt: skip
+    session = Session(net.device)
+    session.load(graph.persistent, net.get_weights(), plan.residence)
+    for _ in range(3):
+        session.prepare(plan)
+        session.fill_arena(0xFF)
+        np.testing.assert_allclose(session.run(plan, {"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
+    assert session.allocator.peak_bytes == plan.peak_bytes
+    session.release()
+
+
+def test_what_is_spilled_lives_until_it_is_copied(net):
+    """It is kept for the step beside the copy, and not longer; what comes back lives no earlier than a step before."""
+    plan = make_plan(spilled(net, 9), net.device.facts)
+    steps = plan.schedule.steps
+    for number, step in enumerate(steps):
+        if isinstance(step.layer, Spill):
+            value = step.inputs[0].value
+            (interval,) = [each for each in plan.intervals if value in each.values]
+            settled = next(i for i, other in enumerate(steps) if isinstance(other.layer, Settle)
+                           and other.inputs[0].value is value)  # fmt: skip
+            assert number < interval.end == settled
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_budgets_below_the_least_without_it(net, share):
+    """Strip by strip, with the bits of no budget at all; planned and measured bytes are equal."""
+    if net.device.facts.loop_limit and share:
+        pytest.skip("its compiler takes minutes; one of them runs")
+    x = images(net)
+    expected = net.predict(x, exact=True)
+    low, high = least(net, exact=True, spill="host"), least(net, exact=True)
+    assert low < high
+    budget = int(low + share * (high - low))
+    got = net.predict(x, memory=budget, exact=True, spill="host")
+    np.testing.assert_array_equal(got, expected)
+    (usage,) = net.usages
+    assert usage.planned_bytes == usage.measured_bytes <= budget
+    plan = net.plan(memory=budget, exact=True, spill="host")
+    assert plan.host_bytes > 0
+    assert plan.peak_bytes == usage.measured_bytes
+
+
+def test_only_where_the_budget_asks(net):
+    whole = net.plan()
+    assert net.plan(spill="host").host_bytes == whole.host_bytes == 0
+    assert net.plan(memory=whole.peak_bytes, spill="host").peak_bytes == whole.peak_bytes
+
+
+def test_a_refusal_says_what_it_would_bring(net):
+    low = least(net, spill="host")
+    with pytest.raises(BudgetError, match=rf'{low} with spill="host".* Nothing was allocated'):
+        net.plan(memory=64)
+    with pytest.raises(BudgetError, match=f"at least {low} bytes"):
+        net.plan(memory=low - planner.ALIGN, spill="host")
+    assert net.plan(memory=low, spill="host").peak_bytes == low
+
+
+def test_nothing_to_spill(device):
+    """A chain has nothing that waits: the same plans, the same refusal."""
+    with cc.Net("INPUT 16x16x3 -> CONV 3x3x16 -> RELU -> POOL -> FC 10", device=device) as net:
+        assert least(net, spill="host") == least(net)
+        with pytest.raises(BudgetError) as refusal:
+            net.plan(memory=64)
+        assert "spill" not in str(refusal.value)
+
+
+def test_a_value_that_waits_twice(device):
+    """It goes out once and comes back twice."""
+    x = cc.Conv(16, 3, pad=1)(cc.Input(3, 32, 32))
+    y = x
+    for _ in range(2):
+        for _ in range(5):
+            y = cc.ReLU()(cc.Conv(16, 3, pad=1)(y))
+        y = cc.Add()(y, x)
+    with cc.Net(cc.Conv(4, 1)(y), seed=1, device=device) as net:
+        layers = [type(node.layer) for node in spilled(net, 9).nodes]
+        assert (layers.count(Spill), layers.count(Restore)) == (1, 2)
+        x = images(net)
+        low = least(net, exact=True, spill="host")
+        if device.facts.loop_limit:
+            return  # its compiler takes minutes for the rest
+        got = net.predict(x, memory=low, exact=True, spill="host")
+        np.testing.assert_array_equal(got, net.predict(x, exact=True))
+
+
+def test_wrong_words(net):
+    with pytest.raises(ArgumentError, match=r"spill: 'disk' is no place .* \"host\" would fit"):
+        net.plan(spill="disk")
+    with pytest.raises(ArgumentError, match=r'plan: spill="host" is for predictions'):
+        net.plan(mode="train", spill="host")
+    with pytest.raises(ArgumentError, match=r'summary: spill="host" is for predictions'):
+        cc.report.report(net, mode="train", terms=cc.terms.Terms(spill="host"))
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_people_see_it(net, tmp_path):
+    """The command line: the table, the explanation, JSON."""
+    path = str(tmp_path / "net.safetensors")
+    net.save(path)
+    low = least(net, spill="host")
+    command = ["summary", path, "--mode", "test", "--memory", str(low), "--spill", "host", "--device", net.device.key]
+    shown = run(*command, "--explain").stdout
+    assert "in the host" in shown and "together with the host's" in shown
+    assert "wait in host memory meanwhile: relu1, relu3" in shown
+    (total,) = json.loads(run(*command, "--json").stdout)["totals"]
+    assert total["peak_bytes"] == low and total["host_bytes"] > 0
+    wrong = run(*command[:4], "--spill", "disk")
+    assert wrong.exit_code == 2
+    assert "'disk' is not 'host'" in wrong.stderr
