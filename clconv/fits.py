@@ -69,12 +69,16 @@ class Fits:
                 ("from " if fit.capped else "") + str(fit.at_once) if fit.at_once else "none",
                 "any" if fit.at_all is None else str(fit.at_all) if fit.at_all else "none",
                 f"{fit.peak_bytes / 2**20:,.2f}" if fit.peak_bytes else "",
-                fit.note,
             )
             for fit in self.found
         ]
-        header = ("largest", "at full speed", "at all", "takes MiB", "")
-        return "\n".join(table(header, rows, right=(1, 2, 3), flexible=(4,)))
+        lines = table(("largest", "at full speed", "at all", "takes MiB"), rows, right=(1, 2, 3))
+        notes = [f"{names[fit.what, fit.mode]}: {fit.note}" for fit in self.found if fit.note]
+        return "\n".join([*lines, *([""] if notes else []), *notes])
+
+    def __bool__(self) -> bool:
+        """Whether anything fits."""
+        return any(fit.at_all != 0 for fit in self.found)
 
 
 def fits(net: Net, memory: int, *, bn: str | None = None, image: bool = False, terms: Terms = DEFAULT) -> Fits:

@@ -99,8 +99,8 @@ class Inference:
         Raises:
             BudgetError: not even one image fits.
         """
-        if wanted is not None and wanted < 1:
-            raise ArgumentError(f"batch_size {wanted} is not a number of images from 1 on")
+        if wanted is not None and not (isinstance(wanted, (int, np.integer)) and wanted >= 1):
+            raise ArgumentError(f"batch_size {wanted!r} is not a number of images from 1 on")
         network = network or self.network
         key = (count, wanted, budget, what, network.input_shape, terms)
         if key not in self._runs:

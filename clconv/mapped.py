@@ -84,7 +84,7 @@ def _write(
     except OSError as error:
         raise DataError(
             f"{path}: packed weights of {size} bytes cannot be kept there: {error.strerror or error}; "
-            "CLCONV_CACHE names another folder"
+            "CLCONV_CACHE names another folder, CLCONV_MAP_WEIGHTS=0 does without"
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import finetune, planner, plots, report, settings
+from . import finetune, plots, report
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Session, Usage
@@ -28,6 +28,7 @@ from .nn.network import Network
 from .nn.symbol import Symbol
 from .packing import Array
 from .plan import Plan
+from .planner import budget_bytes
 from .program import Progress as BuildProgress
 from .terms import Terms
 from .train import fit as loop
@@ -35,7 +36,7 @@ from .train.history import Callback, History, PrintEpochs
 from .train.optimizers import SGD, Optimizer
 from .train.schedules import Constant
 from .train.trainer import Trainer
-from .training import Recipe, Saving, Training
+from .training import Recipe, Saving, Training, check_fit
 
 
 class Net:
@@ -200,9 +201,8 @@ class Net:
         shapes = self.network.array_shapes()
         for name, array in arrays.items():
             if name not in shapes:
-                raise ArgumentError(
-                    f"set_weights: the network has no {name!r}; it has {', '.join(list(shapes)[:6])}, ..."
-                )
+                some = ", ".join(list(shapes)[:6]) + (", ..." if len(shapes) > 6 else "")
+                raise ArgumentError(f"set_weights: the network has no {name!r}; it has {some}")
             if np.shape(array) != shapes[name]:
                 raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
         with self._lock:
@@ -314,8 +314,8 @@ class Net:
         if mode == "train":
             terms.for_training("plan")
             trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9), bn=bn)
-            return trainer.plan_within({"train": {batch}}, _budget(memory))[0]
-        return self._inference.plan(OUTPUT, batch, budget=_budget(memory), terms=terms)
+            return trainer.plan_within({"train": {batch}}, budget_bytes(memory))[0]
+        return self._inference.plan(OUTPUT, batch, budget=budget_bytes(memory), terms=terms)
 
     def predict(
         self,
@@ -348,7 +348,7 @@ class Net:
         """
         self._check_open()
         x = images(self.network, self.normalization, x, "predict")
-        network, budget = self.network.fitted(x.shape), _budget(memory)
+        network, budget = self.network.fitted(x.shape), budget_bytes(memory)
         if len(x):
             batch, plan = self._inference.runs(len(x), batch_size, budget, OUTPUT, network, Terms(exact, spill))
             with self._lock:
@@ -375,7 +375,7 @@ class Net:
         """Mean loss and accuracy on labelled images, in test-time mode: {"loss": ..., "accuracy": ...}."""
         self._check_open()
         dataset = labelled(self.network, x, y, loss, "evaluate")
-        budget = _budget(memory)
+        budget = budget_bytes(memory)
         batch, plan = self._inference.runs(len(dataset), batch_size, budget, loss)
         loader = Loader(dataset, batch, shuffle=False, normalization=self.normalization)
         with self._lock:
@@ -445,8 +445,7 @@ class Net:
         """
         self._check_open()
         optimizer = optimizer or SGD(0.01, momentum=0.9)
-        if epochs < 0 or batch_size < 1:
-            raise ArgumentError(f"fit: epochs {epochs} and batch_size {batch_size} must be at least 0 and 1")
+        check_fit(epochs, batch_size, optimizer, validation)
         dataset = labelled(self.network, x, y, loss, "fit")
         loader = Loader(
             dataset,
@@ -477,17 +476,12 @@ class Net:
                 loader,
                 held_out,
                 recipe,
-                _budget(memory),
+                budget_bytes(memory),
                 saving,
                 [*callbacks, *printing],
                 report,
                 build_progress,
             )
-
-
-def _budget(memory: str | int | None) -> int | None:
-    """Bytes from an argument, or from CLCONV_MEMORY."""
-    return planner.parse_bytes(memory if memory is not None else settings.get("CLCONV_MEMORY"))
 
 
 def load(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Net:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .data import Loader
+import numpy as np
+
+from .data import Dataset, Loader
 from .device import Device
 from .errors import ArgumentError
 from .nn.network import Network
@@ -47,6 +49,22 @@ class Recipe:
         }
         # A constant rate does not know the end of the run, so that such a run can be made longer.
         return described if type(self.schedule) is Constant else {**described, "epochs": self.epochs}
+
+
+def check_fit(epochs: Any, batch_size: Any, optimizer: Any, validation: Any) -> None:
+    """Refuses arguments of `Net.fit` of another kind.
+
+    Raises:
+        ArgumentError: says which, and what would fit.
+    """
+    whole = (int, np.integer)
+    if not (isinstance(epochs, whole) and isinstance(batch_size, whole) and epochs >= 0 and batch_size >= 1):
+        raise ArgumentError(f"fit: epochs {epochs!r} and batch_size {batch_size!r} must be integers from 0 and 1 on")
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(f"fit: {optimizer!r} is no optimizer; SGD(0.01, momentum=0.9) or Adam(0.001) would fit")
+    pair = isinstance(validation, (tuple, list)) and len(validation) == 2
+    if not (validation is None or pair or isinstance(validation, Dataset)):
+        raise ArgumentError(f"fit: validation is {type(validation).__name__}; (x, y) or a Dataset would fit")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,13 @@ def test_a_wrong_amount_is_a_usage_error() -> None:
     assert "'much' is no amount; 64MB" in result.output
 
 
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run("summary", "INPUT 8x8x1 -> FC 2", "--plot", str(tmp_path / "none" / "p.png"))
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'none' / 'p.png'}: cannot be written: No such file or directory" in result.output
+
+
 def test_summary_shows_layers_and_budget() -> None:
     result = run("summary", "lenet", "--batch", "2", "--mode", "test", "--memory", "100MB")
     assert result.exit_code == 0

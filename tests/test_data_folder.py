@@ -63,6 +63,8 @@ def test_a_damaged_file_is_refused_or_skipped(folder: Path, keep_bytes: int) -> 
     (folder / "eel" / "1.jpg").touch()
     with pytest.raises(DataError, match=r"dog/2\.png: not an image that Pillow can identify"):
         ImageFolder(folder, keep_bytes=keep_bytes)
+    with pytest.raises(DataError, match='can identify; damaged="skip" leaves such files out'):
+        ImageFolder(folder, keep_bytes=1 << 30)
     data = ImageFolder(folder, damaged="skip", keep_bytes=keep_bytes)
     assert [(p.name, p.parent.name) for p, _ in data.skipped] == [("2.png", "dog"), ("1.jpg", "eel")]
     assert data.skipped[0][1] == "not an image that Pillow can identify"

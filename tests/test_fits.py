@@ -44,6 +44,9 @@ def test_nothing_fits():
         test, train = fits(net, 100).found
     assert (test.at_once, test.at_all, train.at_once, train.at_all) == (0, 0, 0, 0)
     assert "are needed" in test.note and "are needed" in train.note
+    result = CliRunner().invoke(main, ["fit-check", PATTERN, "--memory", "100"])
+    assert result.exit_code == 1
+    assert f"images at a time, predicting: {test.note}" in result.output.splitlines(), "the reason is not cut"
 
 
 def test_the_command():

@@ -272,6 +272,19 @@ class TestMistakes:
         with pytest.raises(errors.DataError, match="label 4 .*image 3.*0.*3|image 3.*label 4"):
             net.fit(x, y, verbose=False)
 
+    def test_arguments_of_another_kind(self, net):
+        x, y = data()
+        for wrong, message in (
+            ({"epochs": 1.5}, "epochs 1.5 and batch_size 32 must be integers from 0 and 1 on"),
+            ({"batch_size": 0}, "epochs 1 and batch_size 0 must be integers"),
+            ({"optimizer": "sgd"}, r"'sgd' is no optimizer; SGD\(0.01, momentum=0.9\)"),
+            ({"validation": 0.5}, r"validation is float; \(x, y\) or a Dataset would fit"),
+        ):
+            with pytest.raises(errors.ArgumentError, match=message):
+                net.fit(x, y, verbose=False, **wrong)
+        with pytest.raises(errors.ArgumentError, match="batch_size '3' is not a number of images"):
+            net.predict(x, batch_size="3")
+
     def test_empty_data(self, net):
         with pytest.raises(errors.DataError, match="no images|empty|0 images"):
             net.fit(np.zeros((0, 1, 8, 8), np.float32), np.zeros(0, np.int32), verbose=False)
@@ -321,6 +334,11 @@ class TestMistakes:
             net.fit(x, y, memory="10KB", verbose=False)
         with pytest.raises(errors.ArgumentError, match="'64 parsecs' is no amount"):
             net.predict(x, memory="64 parsecs")
+
+    def test_budget_of_the_environment(self, net, monkeypatch):
+        monkeypatch.setenv("CLCONV_MEMORY", "-1")
+        with pytest.raises(errors.ArgumentError, match="CLCONV_MEMORY: '-1' is no amount; 64MB"):
+            net.predict(data()[0])
 
     def test_weights_that_do_not_match(self, net, tmp_path):
         with pytest.raises(errors.ArgumentError, match=r"the network has no 'conv9.weight'"):

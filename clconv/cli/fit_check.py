@@ -7,12 +7,12 @@ import json
 import click
 
 from ..fits import fits
-from ..planner import format_bytes
+from ..planner import budget_bytes, format_bytes
 from ..terms import Terms
 from ..train.method import PER_PART
-from .display import device_line
+from .display import device_line, stop
 from .networks import find
-from .options import budget, device_option, json_option, memory_option, spill_option
+from .options import device_option, json_option, memory_option, spill_option
 
 
 @click.command("fit-check")
@@ -36,6 +36,7 @@ def fit_check(
 
     NETWORK is a .safetensors or .onnx file, a pattern as in the CS231n notes, or the name of a known network. Nothing
     is allocated or run. "At full speed" is computed as without a budget; "at all" in smaller parts and more time.
+    Exit code 1: nothing fits.
 
     \b
     Examples
@@ -43,12 +44,13 @@ def fit_check(
         clconv fit-check model.safetensors --memory 64MiB --json
     """
     with find(network).open(device=device) as net:
-        limit = budget(memory) or net.device.facts.global_bytes
+        limit = budget_bytes(memory) or net.device.facts.global_bytes
         found = fits(net, limit, bn=bn, image=image, terms=Terms(spill=spill))
         if as_json:
             click.echo(json.dumps(found.to_dict(), indent=2))
-            return
-        click.echo(device_line(net.device))
-        click.echo(f"{network} in {format_bytes(limit)}")
-        click.echo()
-        click.echo(str(found))
+        else:
+            click.echo(device_line(net.device))
+            click.echo(f"{network} in {format_bytes(limit)}")
+            click.echo()
+            click.echo(str(found))
+    stop(0 if found else 1)

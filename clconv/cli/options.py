@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
-from .. import settings
 from ..errors import ArgumentError
-from ..planner import parse_bytes
+from ..planner import budget_bytes, parse_bytes
 from ..terms import DEFAULT, SPILLS, Terms
 
 
@@ -48,7 +47,7 @@ def limit_options(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     def adorn(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def limited(memory: int | None, exact: bool, spill: str | None, **others: Any) -> Any:
-            return command(limits=Limits(budget(memory), Terms(exact, spill)), **others)
+            return command(limits=Limits(budget_bytes(memory), Terms(exact, spill)), **others)
 
         bits = "Only the algorithms of the fastest run, so that every budget gives the same bits."
         return memory_option(text)(click.option("--exact", is_flag=True, help=bits)(spill_option(limited)))
@@ -70,11 +69,6 @@ def trace_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 def json_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """--json, given to the command as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help=text)
-
-
-def budget(memory: int | None) -> int | None:
-    """Bytes from --memory, else from CLCONV_MEMORY."""
-    return memory if memory is not None else parse_bytes(settings.get("CLCONV_MEMORY"))
 
 
 def given_size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,21 @@ class Settings:
         for path in filter(None, (self.out, self.checkpoint)):
             _check_target(Path(path))
         self.make_optimizer()
+
+    def check_room(self, net: Net) -> None:
+        """Refuses to train what could not be kept: the file beside an earlier one, until it takes its place.
+
+        Raises:
+            ModelFileError: the disk has less room than the arrays of a file take.
+        """
+        shapes = net.network.array_shapes().values()
+        arrays = 4 * sum(math.prod(shape) for shape in shapes)
+        states = len(self.make_optimizer().states)
+        for path, needed in ((self.out, arrays), (self.checkpoint, arrays * (1 + states))):
+            if path is not None and (free := shutil.disk_usage(Path(path).parent).free) < needed:
+                raise ModelFileError(
+                    f"{path}: the file takes {needed} bytes, but the disk has {free} left; nothing was trained"
+                )
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer with its rate."""
@@ -211,6 +228,7 @@ def _run(settings: Settings, out: Console) -> None:
     with net:
         out.print(device_line(net.device))
         _check_fit(net, data, settings)
+        settings.check_room(net)
         _describe(net, data)
         shown = f"{len(data)} images in {data.class_count} classes, {len(test) if test else 'no'} test images"
         out.print(f"{shown}; {net.parameter_count:,} parameters")
@@ -232,7 +250,8 @@ def _read(settings: Settings, net: Net | None, out: Console) -> tuple[Dataset, D
             )
         except DataError as error:
             hint = "give a size to which all are brought"
-            raise DataError(str(error).replace(hint, "--size N brings all to NxN")) from error
+            text = str(error).replace(hint, "--size N brings all to NxN").replace('damaged="skip"', "--damaged skip")
+            raise DataError(text) from error
     for each in (data, test):
         for path, why in getattr(each, "skipped", []):
             click.echo(f"skipped {path}: {why}", err=True)

@@ -117,9 +117,9 @@ class ImageFolder(Dataset):
         for path in paths:
             try:
                 return image_extent(path, max_pixels=self._max_pixels)
-            except DataError:
+            except DataError as error:
                 if not self._skip:
-                    raise
+                    raise _refusal(error) from error
         raise DataError(f"{self.folder}: none of {len(paths)} image files can be read; the first is {paths[0]}")
 
     def _survey(self, paths: list[Path], keep: bool, progress: Callable[[int, int], None] | None) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ class ImageFolder(Dataset):
                     self._check_extent(paths[i], image_extent(paths[i], max_pixels=self._max_pixels))
             except DataError as error:
                 if not self._skip:
-                    raise
+                    raise _refusal(error) from error
                 return str(error).removeprefix(f"{paths[i]}: ")
             return None
 
@@ -153,6 +153,11 @@ class ImageFolder(Dataset):
                     if progress is not None:
                         progress(i + 1, len(paths))
         return np.array(good, np.int64)
+
+
+def _refusal(error: DataError) -> DataError:
+    """The error about an image, with what helps against damage; that of another size has no cause."""
+    return error if error.__cause__ is None else DataError(f'{error}; damaged="skip" leaves such files out')
 
 
 def split_folders(folder: str | os.PathLike[str]) -> tuple[Path, Path | None]:

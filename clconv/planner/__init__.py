@@ -1,7 +1,7 @@
 """Where every tensor lives, decided before anything is allocated: pure functions of specs and costs."""
 
 from .arena import ALIGN, Arena, Placement, place
-from .budget import format_bytes, parse_bytes
+from .budget import budget_bytes, format_bytes, parse_bytes
 from .lifetimes import Interval, lifetimes, live_bytes
 from .segments import Found, Search
 from .steps import Reads, Schedule, Step, View, schedule
@@ -19,6 +19,7 @@ __all__ = [
     "Segment",
     "Step",
     "View",
+    "budget_bytes",
     "format_bytes",
     "lifetimes",
     "live_bytes",
