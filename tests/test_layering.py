@@ -94,6 +94,13 @@ def test_imports_point_down(path, parts):
         assert FLOOR[name] <= own, f"{path.name}:{line} imports {name}, which is a floor above {parts[0]}"
 
 
+def test_the_architecture_page_has_the_same_floors():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = [line.split("|")[2] for line in page[page.index("| floor |") :].splitlines() if line.startswith("| ")][1:]
+    told = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert told == [name for floor in FLOORS for name in floor]
+
+
 def test_public_names_are_sorted_and_complete():
     assert list(cc.__all__) == sorted(cc.__all__)
     assert set(LAYERS) <= set(cc.__all__)
