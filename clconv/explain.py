@@ -9,20 +9,16 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from ._core.conv_winograd import WinogradConv2d, WinogradGradW
 from ._core.layer import Cost
 from ._core.layout import Settle, ShiftRows, ToBlocks, ToPlain, Upload
 from .graph import Value
 from .plan import MAPPED, STREAMED, Plan
 from .planner import Step, format_bytes
-from .planner.segments import BYTE_PRICE, LAUNCH_PRICE
+from .planner.prices import PRICES, price_of
 from .planner.steps import Reads
 from .shapes import TensorSpec
 from .tables import table
 from .timeline import served
-from .train.recompute import WINOGRAD_SHARE
-
-PRICES_PER_SECOND = 2e11  # operations: only the scale of a trace, not its proportions
 
 
 @dataclass(frozen=True)
@@ -132,23 +128,26 @@ def _spec(reads: Reads) -> TensorSpec | None:
     return TensorSpec((n, sum(view.spec.shape[1] for view in reads), h, w))
 
 
-def step_price(step: Step, cost: Cost) -> float:
-    """Modelled time of a step, in floating-point operations; Winograd's method takes half the direct one's."""
-    fast = isinstance(step.layer, (WinogradConv2d, WinogradGradW))
-    return max(cost.flops * (WINOGRAD_SHARE if fast else 1.0), BYTE_PRICE * cost.traffic_bytes) + LAUNCH_PRICE
+def step_price(plan: Plan, step: Step) -> float:
+    """Modelled time of a step, in operations as `planner.prices` counts them."""
+    layer, facts = step.layer, plan.facts
+    if isinstance(layer, Settle | ShiftRows | Upload):
+        return price_of(step_cost(plan, step), facts)
+    specs = [_spec(reads) for reads in step.inputs]
+    return price_of(layer.effort(specs, [view.spec for view in step.outputs], facts, step.choice), facts)
 
 
 def step_seconds(plan: Plan) -> list[float]:
     """Modelled seconds of each step; their proportions mean something, their sum does not."""
-    return [price / PRICES_PER_SECOND for price in _prices(plan, _costs(plan))]
+    return [price / PRICES[plan.facts.kernels].per_second for price in _prices(plan)]
 
 
 def _costs(plan: Plan) -> list[Cost]:
     return [step_cost(plan, step) for step in plan.schedule.steps]
 
 
-def _prices(plan: Plan, costs: Sequence[Cost]) -> list[float]:
-    return [step_price(step, cost) for step, cost in zip(plan.schedule.steps, costs, strict=True)]
+def _prices(plan: Plan) -> list[float]:
+    return [step_price(plan, step) for step in plan.schedule.steps]
 
 
 def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None = None) -> Explanation:
@@ -158,7 +157,7 @@ def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None =
         batch: images that the plan without a limit takes at once, where this one takes fewer.
     """
     costs, others = _costs(plan), _costs(unlimited)
-    prices, other_prices = _prices(plan, costs), _prices(unlimited, others)
+    prices, other_prices = _prices(plan), _prices(unlimited)
     images = plan.graph.inputs["x"].spec.shape[0] if "x" in plan.graph.inputs else 1
     runs = 1.0 if batch is None else batch / images
     known: defaultdict[tuple[str, int], float] = defaultdict(float)

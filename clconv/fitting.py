@@ -7,36 +7,35 @@ runs of layers in strips of rows.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from ._core.layer import Choice
+from ._core.layer import Choice, Layer
 from .device import DeviceFacts
 from .errors import BudgetError, OutOfMemoryError
-from .graph import Graph, Value
-from .plan import Plan, costs_of, first, make_plan, whole_choices
-from .planner import Found, Search, format_bytes
-from .planner.steps import Pick
+from .graph import Graph, Node, Value
+from .plan import Plan, make_plan, settle
+from .planner import ALIGN, Found, Search, format_bytes
+from .planner.prices import fitting_offer, offers
+from .planner.steps import Choose
+from .shapes import TensorSpec
 
 PART_BYTES = (8 << 20, 2 << 20, 512 << 10, 128 << 10)  # of streamed weights at a time, what is tried in order
 SMALL_BYTES = 32 << 10  # weights below stay on the device
-WORKSPACE_SHARE = 8  # of a budget; what a layer gives up for less costs more time than strips
 ATTEMPTS = 4  # the arena can be a little larger than what is alive: the search is repeated with less
 
 
-def least_workspace(choices: Sequence[Choice]) -> Choice:
-    """The best of the choices that need the least workspace."""
-    return min(choices, key=lambda choice: choice.workspace_bytes)
+def in_rooms(facts: DeviceFacts, rooms: Mapping[Node, int]) -> Choose:
+    """The fastest way to run each node, and parts of it, whose workspace takes no more than its room."""
+    known: dict[object, Choice] = {}
 
+    def choose(node: Node, layer: Layer, specs: Sequence[TensorSpec | None], outs: Sequence[TensorSpec]) -> Choice:
+        key = (node, *specs, *outs)
+        if key not in known:
+            known[key] = fitting_offer(offers(facts, layer, specs, outs), rooms.get(node, 0)).choice
+        return known[key]
 
-@functools.cache
-def little_workspace(most: int) -> Pick:
-    """Takes the best choice with at most `most` bytes of workspace; of none such the one with the least."""
-
-    def pick(choices: Sequence[Choice]) -> Choice:
-        return next((choice for choice in choices if choice.workspace_bytes <= most), least_workspace(choices))
-
-    return pick
+    return choose
 
 
 class Fitting:
@@ -51,7 +50,8 @@ class Fitting:
         self._make = graphs
         self._graphs: dict[int, Graph] = {}
         self._plans: dict[object, Plan] = {}
-        self._searches: dict[tuple[int, Pick], Search] = {}
+        self._found: dict[object, tuple[float, Plan]] = {}
+        self._searches: dict[int, Search] = {}
 
     def plan(self, budget: int | None, *, exact: bool = False, who: str = "net", hint: Callable[[], str] = str) -> Plan:
         """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
@@ -64,33 +64,33 @@ class Fitting:
             BudgetError: none fits; says what the smallest needs.
         """
         limit = self.facts.global_bytes if budget is None else budget
-        variants = range(1 if exact else len(self._make))
-        if (plan := self._resident(0, limit)) is not None:
+        if (plan := self._cheapest(limit, exact)) is not None:
             return plan
-        whole = self.whole(budget, exact=exact)
-        if whole is not None and not self._maps(0):
-            return whole
         smallest = self.smallest(exact=exact)
-        if smallest.peak_bytes > limit and whole is None:
+        if smallest.peak_bytes > limit:
             message = self._refusal(smallest, limit, budget is not None, exact, who, hint())
             raise BudgetError(message, smallest.peak_bytes)
-        # The fastest algorithms in strips take less time than others whole.
-        for variant in variants:
-            if (plan := self._resident(variant, limit)) is not None:
-                return plan
-            for pick in (first, little_workspace(limit // WORKSPACE_SHARE), least_workspace):
-                if smallest.peak_bytes <= limit and (plan := self._strips(variant, pick, limit)) is not None:
-                    return plan
-        return whole or smallest
+        return smallest
+
+    def _cheapest(self, limit: int, exact: bool) -> Plan | None:
+        """The cheapest plan with a peak of at most `limit` bytes that is found; None where none is."""
+        if (plan := self._resident(0, limit)) is not None:
+            return plan
+        if not self._maps(0) and (plan := self.whole(limit, exact=exact)) is not None:
+            return plan
+        found = [self._strips(variant, limit) for variant in self._variants(exact)]
+        return min((each for each in found if each is not None), key=lambda each: each[0], default=(0, None))[1]
+
+    def _variants(self, exact: bool) -> range:
+        return range(1 if exact else len(self._make))
 
     def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
         """The fastest plan without strips that fits, or None."""
         limit = self.facts.global_bytes if budget is None else budget
-        variants = range(1 if exact else len(self._make))
-        for variant in variants:
+        for variant in self._variants(exact):
             if (plan := self._resident(variant, limit)) is not None:
                 return plan
-        for variant in variants:
+        for variant in self._variants(exact):
             if not self._maps(variant) and (plan := self._streamed(variant, limit)) is not None:
                 return plan
         return None
@@ -104,15 +104,17 @@ class Fitting:
         return None
 
     def smallest(self, *, exact: bool = False) -> Plan:
-        """The plan with the smallest peak that is known."""
-        plans = []
-        for variant in range(1 if exact else len(self._make)):
-            key = ("smallest", variant)
-            if key not in self._plans:
-                found = self._search(variant, least_workspace).least()
-                self._plans[key] = self._in_strips(variant, least_workspace, found)
-            plans.append(self._plans[key])
-        return min(plans, key=lambda plan: plan.peak_bytes)
+        """The plan with the smallest peak that is known: less is refused."""
+        key = ("smallest", exact)
+        if key not in self._plans:
+            found = {variant: self._search(variant).least() for variant in self._variants(exact)}
+            plans = [self._in_strips(variant, replace(least, rooms={})) for variant, least in found.items()]
+            plan = min(plans, key=lambda each: each.peak_bytes)
+            # Packed otherwise, a little less may do.
+            while (less := self._cheapest(plan.peak_bytes - ALIGN, exact)) is not None:
+                plan = less
+            self._plans[key] = plan
+        return self._plans[key]
 
     def _graph(self, variant: int) -> Graph:
         if variant not in self._graphs:
@@ -165,41 +167,43 @@ class Fitting:
         """What is streamed beside strips: everything that cannot be mapped, in the smallest parts."""
         return {} if self._maps(variant) else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
 
-    def _search(self, variant: int, pick: Pick) -> Search:
-        if (variant, pick) not in self._searches:
+    def _search(self, variant: int) -> Search:
+        if variant not in self._searches:
             graph, streams, block = self._graph(variant), self._streams(variant), self.facts.block
-            plan = make_plan(graph, self.facts, pick=pick, streams=streams)
-            besides = {
-                node: (choice.workspace_bytes, sum(v.spec.nbytes(block) for v in node.reads if v in streams))
-                for node, choice in whole_choices(graph, self.facts, pick).items()
-            }
-            self._searches[variant, pick] = Search(graph, block, plan.live_bytes, costs_of(graph, self.facts), besides)
-        return self._searches[variant, pick]
+            plan = make_plan(graph, self.facts, choose=in_rooms(self.facts, {}), streams=streams)
+            staged = {node: sum(v.spec.nbytes(block) for v in node.reads if v in streams) for node in graph.nodes}
+            self._searches[variant] = Search(graph, self.facts, plan.kept_bytes, staged)
+        return self._searches[variant]
 
-    def _strips(self, variant: int, pick: Pick, limit: int) -> Plan | None:
-        """A plan with layers in strips that fits, or None."""
-        key = ("strips", variant, pick, limit)
-        if key in self._plans:
-            return self._plans[key]
-        held = make_plan(self._graph(variant), self.facts, mapped=self._maps(variant), streams=self._streams(variant))
-        room = limit - held.residence.nbytes()
+    def _strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
+        """The cheapest plan that fits, with layers in strips where it must, and its price; None where none fits."""
+        key = ("strips", variant, limit)
+        if key in self._found:
+            return self._found[key]
+        room = limit - self._held(variant)
         aim = room
         for _ in range(ATTEMPTS):
-            found = self._search(variant, pick).within(aim) if aim > 0 else None
+            found = self._search(variant).within(aim) if aim > 0 else None
             if found is None:
                 return None
-            plan = self._in_strips(variant, pick, found)
+            plan = self._in_strips(variant, found)
             if plan.peak_bytes <= limit:
-                self._plans[key] = plan
-                return plan
+                self._found[key] = found.price, plan
+                return self._found[key]
             aim -= plan.arena.nbytes - room
         return None
 
-    def _in_strips(self, variant: int, pick: Pick, found: Found) -> Plan:
+    def _held(self, variant: int) -> int:
+        """Bytes of weights that stay on the device when all others are mapped or streamed."""
+        streamed = {value.name for value in self._streams(variant)}
+        values = self._graph(variant).persistent.values()
+        return settle(values, self.facts, mapped=self._maps(variant), streamed=streamed).nbytes()
+
+    def _in_strips(self, variant: int, found: Found) -> Plan:
         return make_plan(
             self._graph(variant),
             self.facts,
-            pick=pick,
+            choose=in_rooms(self.facts, found.rooms),
             segments=found.segments,
             mapped=self._maps(variant),
             streams=self._streams(variant),

@@ -11,7 +11,7 @@ from ._core.layout import Settle, ShiftRows, Upload
 from .device import DeviceFacts
 from .errors import OutOfMemoryError
 from .graph import Graph, Node, Value
-from .planner.steps import Pick
+from .planner.steps import Choose, Pick
 
 TAGS = {
     "param": "weights",
@@ -146,6 +146,16 @@ class Plan:
         return list(most.values())
 
     @property
+    def kept_bytes(self) -> list[int]:
+        """The most arena bytes alive while each node runs, its workspace left out."""
+        most = dict.fromkeys(self.graph.nodes, 0)
+        work = {interval.node: interval.nbytes for interval in self.intervals if interval.node}
+        for step, live in zip(self.schedule.steps, self.step_bytes, strict=True):
+            own = work[step.node] if step.choice.workspace_bytes else 0
+            most[step.node] = max(most[step.node], live - own)
+        return list(most.values())
+
+    @property
     def step_bytes(self) -> list[int]:
         """Arena bytes alive at each step."""
         return planner.live_bytes(self.intervals, len(self.schedule.steps))[: len(self.schedule.steps)]
@@ -176,6 +186,7 @@ def make_plan(
     facts: DeviceFacts,
     *,
     pick: Pick = first,
+    choose: Choose | None = None,
     guard_bytes: int = 0,
     segments: Sequence[planner.Segment] = (),
     mapped: bool = False,
@@ -184,7 +195,7 @@ def make_plan(
     """Chooses algorithms and places every tensor of a graph whose passes have run.
 
     Args:
-        pick: takes one of a node's choices, which come best first.
+        pick: takes one of a node's choices, which come best first. choose: takes any of its ways to run, instead.
         guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
             (but for in-place layers), so that a write out of bounds can be seen afterwards.
         segments: the nodes that run in strips of rows. mapped: weights stay in a file.
@@ -193,7 +204,7 @@ def make_plan(
     Raises:
         OutOfMemoryError: a tensor is larger than the device allows in one allocation.
     """
-    schedule = planner.schedule(graph, facts, pick, segments, streams)
+    schedule = planner.schedule(graph, facts, choose or _picking(facts, pick), segments, streams)
     lives = planner.lifetimes(graph, schedule, facts.block)
     intervals = [interval for interval in lives if not interval.hosted]
     hosted = [interval for interval in lives if interval.hosted]
@@ -239,12 +250,8 @@ def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:
     return found
 
 
-def whole_choices(graph: Graph, facts: DeviceFacts, pick: Pick) -> dict[Node, Choice]:
-    """The choice for each node when it runs whole."""
-    return {
-        node: pick(node.layer.offered(facts, node.input_specs(), [value.spec for value in node.outputs]))
-        for node in graph.nodes
-    }
+def _picking(facts: DeviceFacts, pick: Pick) -> Choose:
+    return lambda node, layer, specs, outs: pick(layer.offered(facts, specs, outs))
 
 
 def costs_of(graph: Graph, facts: DeviceFacts) -> dict[Node, Cost]:

@@ -2,7 +2,7 @@
 
 from clconv.shapes import blocks, filter_blocks
 
-from clconv._core.layer import Choice, looped, output_args, piece_args, residual_args
+from clconv._core.layer import Choice, Cost, looped, output_args, piece_args, residual_args
 
 
 def ceil_div(a, b):
@@ -37,11 +37,24 @@ def register_tiles(facts, w, columns):
             # Besides the tile, registers hold kb weights and a broadcast value.
             if wt > min((facts.accumulators + 3 - kb) // kb, columns):
                 break
-            waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
-            # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
-            price = waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
-            priced.append((price, wt, kb))
+            priced.append((_tile_price(wt, kb, columns, k_blocks), wt, kb))
     return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
+
+
+def direct_effort(cost, choice, w, columns, block):
+    """The effort of a direct convolution with weights of spec w; see `register_tiles`."""
+    if choice.name != "direct":
+        return cost
+    tiles = dict(choice.tiles)
+    price = _tile_price(tiles["WT"], tiles["KB"], columns, blocks(w.shape[0], block))
+    return Cost(int(cost.flops * price), cost.traffic_bytes)
+
+
+def _tile_price(wt, kb, columns, k_blocks):
+    """Time of a multiply-add in a register tile, over that of one without loads and waste."""
+    waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
+    # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
+    return waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
 
 
 def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):

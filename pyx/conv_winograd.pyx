@@ -15,6 +15,12 @@ GRADIENT_TB, GRADIENT_KG = 28, 4  # tiles and output blocks at a time, in the we
 EVEN = 0.05  # gain in evenness that is worth transforming a block again
 _MANY = 64  # blocks of tiles for each unit: however they are shared out, the rest does not count
 _WIDTHS = (14, 7, 8, 4, 2)  # of a register tile: few, each is a program
+_MOST_TILES = 28  # of a block of tiles: their transforms stay in a cache
+_SHARES = (1, 2, 3, 4)
+# For estimates: operations of the transforms per point, tile and channel; filters up to so many bytes stay in the
+# cache of a unit; larger ones, read again, come at this share of the time from memory, plus their size over a cache's.
+_TRANSFORM = 16
+_CACHED, _AGAIN, _CACHE = 1 << 20, 0.2, 128 << 20
 
 
 class WinogradFilter(Layer):
@@ -77,14 +83,12 @@ class WinogradConv2d(Residual):
                 continue
             waste = -(-tiles // width) * width / tiles
             price = waste * (2 * width + 0.5 * (2 + width)) / (2 * width)
-            most = max(1, min(28, -(-tiles // width) * width) // width)
+            most = max(1, min(_MOST_TILES, -(-tiles // width) * width) // width)
             modelled = 0
             for per_block in (width * count for count in range(most, 0, -1)):
                 whole = 1, min(-(-tiles // per_block), facts.workers * facts.compute_units)
                 for shares, workers in dict.fromkeys((_split(tiles, per_block, pairs, facts), whole)):
-                    scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
-                    settings = (("WT", width), ("tiles", per_block), ("shares", shares), ("workers", workers))
-                    priced = price, Choice("winograd 4x4", settings, scratch)
+                    priced = price, _choice(width, per_block, shares, workers, u, facts)
                     # The first of a width is the model's; others may be measured, if they keep as many units at work.
                     if not modelled:
                         found.append(priced)
@@ -92,6 +96,40 @@ class WinogradConv2d(Residual):
                     elif workers >= modelled:
                         others.append(priced)
         return [choice for each in (found, others) for _, choice in sorted(each, key=lambda item: item[0])]
+
+    def frugal(self, facts, specs, outs):
+        """One work-item for each unit, or a single one, with small blocks of tiles."""
+        if facts.kernels == "gpu":
+            return []
+        tiles = tile_count(outs[0].shape)
+        return [
+            _choice(width, per_block, shares, workers, specs[1], facts)
+            for width in _WIDTHS if 2 * width <= facts.accumulators
+            for per_block in range(width, min(_MOST_TILES, -(-tiles // width) * width) + 1, width)
+            for workers in dict.fromkeys((facts.compute_units, 1))
+            for shares in (_SHARES if workers > 1 else _SHARES[:1])
+            if shares <= blocks(specs[1].shape[0], 2 * facts.block)
+        ]  # fmt: skip
+
+    def effort(self, specs, outs, facts, choice):
+        cost = self.cost(specs, outs, facts)
+        if facts.kernels == "gpu":
+            return Cost(cost.flops // 2, cost.traffic_bytes)
+        u, settings = specs[1], dict(choice.tiles)
+        width, per_block, shares, workers = (settings[name] for name in ("WT", "tiles", "shares", "workers"))
+        k, c = (blocks(n, 2 * facts.block) * 2 * facts.block for n in u.shape[:2])
+        tiles = tile_count(outs[0].shape)
+        whole, rest = divmod(tiles, per_block)
+        count = whole + bool(rest)
+        padded = whole * per_block + -(-rest // width) * width
+        products = 2 * POINTS * padded * c * k * (1 + 0.25 * (2 + width) / width)
+        transforms = _TRANSFORM * POINTS * tiles * (c * min(shares, -(-workers // count)) + k)
+        # The unit that has most to do.
+        units = min(facts.compute_units, workers)
+        idle = -(-count * shares // units) * facts.compute_units / (count * shares)
+        size = u.nbytes(facts.block)
+        again = min(1.0, _AGAIN + size / _CACHE) * (count - 1) if size > _CACHED else 0
+        return Cost(int((products + transforms) * idle), int(cost.traffic_bytes + again * size))
 
     def record(self, rec, ins, outs, work, choice):
         if rec.facts.kernels == "gpu":
@@ -155,6 +193,14 @@ class WinogradGradW(WeightGradient):
         items = self.spec.elements(block) // block
         total, step_defines = self.result(ins, outs)
         launch_sum(rec, parts, total, items, chunks, step_defines)
+
+
+def _choice(width, per_block, shares, workers, u, facts):
+    """The choice with these settings, and its scratch."""
+    scratch = workers * POINTS * per_block * (blocks(u.shape[1], facts.block) + KC) * facts.block * 4
+    return Choice(
+        "winograd 4x4", (("WT", width), ("tiles", per_block), ("shares", shares), ("workers", workers)), scratch
+    )
 
 
 def _split(tiles, per_block, pairs, facts):

@@ -87,6 +87,17 @@ class Layer:
             sum(s.nbytes(facts.block) for s in tensors),
         )
 
+    def frugal(self, facts, specs, outs):
+        """More ways, with less workspace and more time than `choices` have, and the same bits."""
+        return []
+
+    def effort(self, specs, outs, facts, choice):
+        """What a choice really takes, as `Cost`: wasted and extra operations, and bytes that are read again, included.
+
+        A multiply-add in a register tile without any loads is two operations; planners compare times with it.
+        """
+        return self.cost(specs, outs, facts)
+
     def strip(self, rows, heights):
         """What computes rows (begin, end) of the output, where `strips` allows it.
 

@@ -14,6 +14,8 @@ from ..shapes import TensorSpec, blocks
 from .strips import Rows, Segment, heights, inner_values, strip_rows
 
 Pick = Callable[[Sequence[Choice]], Choice]
+# How a node's layer, or the one that computes a part of it, runs on operands with these specs.
+Choose = Callable[[Node, Layer, Sequence["TensorSpec | None"], Sequence[TensorSpec]], Choice]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def with_channels(spec: TensorSpec, channels: int) -> TensorSpec:
 def schedule(
     graph: Graph,
     facts: DeviceFacts,
-    pick: Pick,
+    choose: Choose,
     segments: Sequence[Segment] = (),
     streams: Mapping[Value, int] | None = None,
 ) -> Schedule:
@@ -114,11 +116,11 @@ def schedule(
     found = Schedule()
     begin = 0
     for segment in segments:
-        _whole(found, graph.nodes[begin : segment.start], facts, pick, streams or {})
+        _whole(found, graph.nodes[begin : segment.start], facts, choose, streams or {})
         staged = _stage(found, graph.nodes[segment.start : segment.stop], streams or {})
-        _strips(found, graph, segment, facts, pick, staged)
+        _strips(found, graph, segment, facts, choose, staged)
         begin = segment.stop
-    _whole(found, graph.nodes[begin:], facts, pick, streams or {})
+    _whole(found, graph.nodes[begin:], facts, choose, streams or {})
     _prefetch(found.steps)
     found.steps = _settled(found.steps)
     return found
@@ -167,7 +169,7 @@ def _upload(found: Schedule, node: Node, source: View) -> Value:
     return target
 
 
-def _sliced(found: Schedule, node: Node, facts: DeviceFacts, pick: Pick, streams: Mapping[Value, int]) -> None:
+def _sliced(found: Schedule, node: Node, facts: DeviceFacts, choose: Choose, streams: Mapping[Value, int]) -> None:
     """A node whose weights come in parts of blocks of output channels, each computed when it is there."""
     weight, (y,) = node.inputs[1], node.outputs
     assert isinstance(weight, Value)
@@ -183,7 +185,7 @@ def _sliced(found: Schedule, node: Node, facts: DeviceFacts, pick: Pick, streams
 
         inputs = (_view(node.inputs[0], None), View(staged), *(part(operand) for operand in node.inputs[2:]))
         output = View(y, channels=channels)
-        choice = pick(node.layer.offered(facts, [_spec(reads) for reads in inputs], [output.spec]))
+        choice = choose(node, node.layer, [_spec(reads) for reads in inputs], [output.spec])
         found.steps.append(Step(node, node.layer, choice, inputs, (output,)))
 
 
@@ -193,15 +195,15 @@ def can_slice(node: Node, value: Value) -> bool:
 
 
 def _whole(
-    found: Schedule, nodes: Sequence[Node], facts: DeviceFacts, pick: Pick, streams: Mapping[Value, int]
+    found: Schedule, nodes: Sequence[Node], facts: DeviceFacts, choose: Choose, streams: Mapping[Value, int]
 ) -> None:
     for node in nodes:
         weight = node.inputs[1] if len(node.inputs) > 1 else None
         if isinstance(weight, Value) and weight in streams and can_slice(node, weight):
-            _sliced(found, node, facts, pick, streams)
+            _sliced(found, node, facts, choose, streams)
             continue
         staged = _stage(found, [node], streams)
-        choice = pick(node.layer.offered(facts, node.input_specs(), [value.spec for value in node.outputs]))
+        choice = choose(node, node.layer, node.input_specs(), [value.spec for value in node.outputs])
         inputs = tuple(_view(operand, lambda value: View(staged.get(value, value))) for operand in node.inputs)  # noqa: B023
         found.steps.append(Step(node, node.layer, choice, inputs, tuple(View(value) for value in node.outputs)))
 
@@ -218,7 +220,7 @@ def _strips(
     graph: Graph,
     segment: Segment,
     facts: DeviceFacts,
-    pick: Pick,
+    choose: Choose,
     staged: Mapping[Value, Value],
 ) -> None:
     """Strip by strip, the rows of each node that the strip's end needs. Rows that later strips need are kept.
@@ -241,7 +243,7 @@ def _strips(
                 continue
             if value in inner and rows[1] - base[value] > found.stored_rows[value]:
                 _make_room(found, node, value, base, strip.kept[value], rows[0])
-            _one_strip(found, node, rows, base, facts, pick, staged)
+            _one_strip(found, node, rows, base, facts, choose, staged)
             done[node] = rows[1]
 
 
@@ -260,7 +262,7 @@ def _one_strip(
     rows: Rows,
     base: dict[Value, int],
     facts: DeviceFacts,
-    pick: Pick,
+    choose: Choose,
     staged: Mapping[Value, Value],
 ) -> None:
     layer, needed = node.layer.strip(rows, heights(node))
@@ -275,7 +277,7 @@ def _one_strip(
     inputs = tuple(part(name, operand) for name, operand in zip(node.layer.inputs, node.inputs, strict=True))
     output = View(value, rows, rows[0] - base.get(value, 0))
     specs = [_spec(reads) for reads in inputs]
-    choice = pick(layer.offered(facts, specs, [output.spec]))
+    choice = choose(node, layer, specs, [output.spec])
     found.steps.append(Step(node, layer, choice, inputs, (output,)))
 
 
