@@ -20,6 +20,8 @@ ClconvError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ClconvError(Exception):
     """Base of every exception that clconv raises on purpose."""
@@ -109,6 +111,12 @@ class BudgetError(OutOfMemoryError):
     def __init__(self, message: str, needed_bytes: int | None = None) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
+
+
+def some_of(names: Iterable[str], most: int = 6) -> str:
+    """The first names, for a message; "..." stands for others."""
+    listed = list(names)
+    return ", ".join([*listed[:most], *(["..."] if len(listed) > most else [])])
 
 
 # OpenCL 1.2 specification, table of error codes; -1001 is cl_khr_icd.

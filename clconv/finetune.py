@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, some_of
 from .io.onnx_head import onnx_with_head
 from .io.onnx_network import OnnxNetwork
 from .nn import FC, Conv
@@ -30,7 +30,7 @@ def frozen(network: Network, patterns: Sequence[str]) -> frozenset[str]:
     for pattern in patterns:
         found = {n for n in known if fnmatchcase(n, pattern) or fnmatchcase(n.rpartition(".")[0], pattern)}
         if not found:
-            raise ArgumentError(f"freeze: {pattern!r} means no parameter; there are {', '.join(known[:6])}, ...")
+            raise ArgumentError(f"freeze: {pattern!r} means no parameter; there are {some_of(known)}")
         names |= found
     return frozenset(names)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, BudgetError, ModelFileError, OutOfMemoryError, ShapeError
 from .plan import Plan
+from .planner import NO_LIMIT
 from .report import training_plan
 from .tables import table
 from .terms import DEFAULT, Terms
@@ -22,7 +23,6 @@ MOST_SIDE = 16384  # pixels
 GRIDS = (1, 2, 4, 8, 16, 32, 64)  # sizes of images that are tried: the network's own and steps of so many pixels
 CLOSE = 64  # steps of an image's area, in squares of the grid
 FACTORS = (1, 2, 4)  # how far beyond what fits at full speed is looked
-NO_LIMIT = 1 << 62  # bytes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from . import finetune, plots, report
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Session, Usage
-from .errors import ArgumentError, StateError
+from .errors import ArgumentError, StateError, some_of
 from .inference import OUTPUT, Inference, evaluate_batches, run_batches
 from .inputs import images, labelled, network_of
 from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
@@ -201,8 +201,7 @@ class Net:
         shapes = self.network.array_shapes()
         for name, array in arrays.items():
             if name not in shapes:
-                some = ", ".join(list(shapes)[:6]) + (", ..." if len(shapes) > 6 else "")
-                raise ArgumentError(f"set_weights: the network has no {name!r}; it has {some}")
+                raise ArgumentError(f"set_weights: the network has no {name!r}; it has {some_of(shapes)}")
             if np.shape(array) != shapes[name]:
                 raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
         with self._lock:

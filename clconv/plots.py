@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .errors import ArgumentError
+from .errors import ArgumentError, some_of
 from .files import replacing
 from .packing import Array
 from .plan import Plan
@@ -52,7 +52,7 @@ def _filters(net: Net, layer: str) -> Array:
         what = (
             f"has no layer {layer!r}" if layer not in kinds else f"{layer} is {kinds[layer]}, without filters to draw"
         )
-        some = ", ".join(drawable[:6]) + (", ..." if len(drawable) > 6 else "") if drawable else "none"
+        some = some_of(drawable) or "none"
         raise ArgumentError(f"plot_filters: the network: {what}; convolutions are {some}")
     weight = net.get_weights()[f"{layer}.weight"]
     return weight.swapaxes(0, 1) if kinds[layer] == "ConvTranspose" else weight

@@ -68,11 +68,6 @@ class TensorSpec:
         """Elements without padding."""
         return math.prod(self.shape)
 
-    @property
-    def logical_nbytes(self) -> int:
-        """Bytes without padding, as the CS231n notes count them."""
-        return self.values * ITEM_BYTES[self.dtype]
-
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))
 

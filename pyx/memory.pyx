@@ -74,18 +74,6 @@ cdef class Allocator:
             cl.release_queue(self.queue)
             cl.release_context(self.context)
 
-    def set_budget(self, budget):
-        """Changes the budget; what is live already must fit into it."""
-        if budget is not None and self.live_bytes > budget:
-            raise BudgetError(
-                f"memory: {self.live_bytes} bytes are live, more than the budget of {budget}; release them first"
-            )
-        self.budget = budget
-
-    def reset_peak(self):
-        """Starts a new peak from what is live now."""
-        self.peak_bytes = self.live_bytes
-
     def allocate(self, size_t nbytes, str tag, str who="memory") -> Slab:
         """A slab of `nbytes` (a multiple of the alignment is taken).
 

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, 
 from rich.progress import Progress as Bars
 
 from ..device import Device
+from ..program import PATIENCE_S
 from ..train import Callback, History, Progress
 
-PATIENCE_S = 1.0  # what takes longer is shown
 BUSY = 0.5  # load per processor from which on measurements suffer
 PLAIN_EVERY_S = 30.0  # between two lines within an epoch, where there is no terminal
 PLAIN_WIDTH = 110  # columns where there is no terminal

@@ -19,15 +19,13 @@ from ..io.onnx_file import read_onnx
 from ..io.onnx_network import OnnxNetwork, model_notes
 from ..net import Net
 from ..plan import Plan
-from ..planner import format_bytes
+from ..planner import NO_LIMIT, format_bytes
 from ..plots import plot_plan
 from ..timeline import trace as trace_of
 from ..train.method import PER_PART
 from .display import device_line
 from .networks import find
 from .options import Limits, device_option, given_size, json_option, limit_options, trace_option
-
-NO_LIMIT = 1 << 62  # bytes
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clconv.data.dataset import Dataset
 from clconv.data.image import MAX_PIXELS, SUFFIXES, image_extent, image_size, read_image
-from clconv.errors import ArgumentError, DataError
+from clconv.errors import ArgumentError, DataError, some_of
 
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
@@ -210,7 +210,7 @@ def _scan(folder: Path, classes: Sequence[str] | None) -> tuple[list[str], list[
     labels: list[int] = []
     for each in folders:
         if each.name not in number:
-            raise DataError(f"{each}: not one of the {len(names)} classes: {', '.join(names[:10])}")
+            raise DataError(f"{each}: not one of the {len(names)} classes: {some_of(names, 10)}")
         files = image_files(each)
         paths += files
         labels += [number[each.name]] * len(files)

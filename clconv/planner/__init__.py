@@ -1,7 +1,7 @@
 """Where every tensor lives, decided before anything is allocated: pure functions of specs and costs."""
 
 from .arena import ALIGN, Arena, Placement, place
-from .budget import budget_bytes, format_bytes, parse_bytes
+from .budget import NO_LIMIT, budget_bytes, format_bytes, parse_bytes
 from .lifetimes import Interval, lifetimes, live_bytes
 from .segments import Found, Search
 from .steps import Reads, Schedule, Step, View, schedule
@@ -9,6 +9,7 @@ from .strips import Segment
 
 __all__ = [
     "ALIGN",
+    "NO_LIMIT",
     "Arena",
     "Found",
     "Interval",

@@ -7,6 +7,7 @@ import re
 from .. import settings
 from ..errors import ArgumentError
 
+NO_LIMIT = 1 << 62  # bytes: a budget that everything fits
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
