@@ -276,7 +276,8 @@ def _replay(
     """Seconds of whole replays, and (label, start, end) of each launch in others that alternated with them."""
     cl = drivers.opencl()
     device, executable = session.device, session.prepare(plan)
-    recording = executable.recording
+    executable.join()
+    recording, apart = executable.recording, executable.apart()
 
     def feed() -> None:
         # A run may overwrite its inputs.
@@ -297,5 +298,5 @@ def _replay(
         recording.wait()
         runs.append(time.perf_counter() - before)
         feed()
-        times.append(recording.profile(queue))
+        times.append(apart.profile(queue))
     return runs, times

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyopencl
 
 KINDS = ("gpu", "accelerator", "cpu")
+# Atomics with acquire and release at the scope of the device: CL_DEVICE_ATOMIC_ORDER_ACQ_REL, _SCOPE_DEVICE.
+ORDERED_ATOMICS = 1 << 1 | 1 << 5
 FINE_GRAINED = 1 << 1  # CL_DEVICE_SVM_FINE_GRAIN_BUFFER
 INSTALL_HINT = (
     'on x86-64 Linux, pip install "clconv[cpu]" brings a driver for the processor; '
@@ -48,6 +50,7 @@ class DeviceFacts:
         keeps_programs: its driver caches compiled kernels itself.
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.
         maps_files: it reads host memory in place, so that weights can stay in a mapped file.
+        joins: kernels of the processor class can be joined into one launch (joined.py).
         has_local: local memory is memory of its own, not a part of global memory.
         shares_memory: the host may read and write buffers where they are (fine-grained shared memory).
         base_align_bytes: alignment of a buffer's start.
@@ -73,6 +76,7 @@ class DeviceFacts:
     keeps_programs: bool
     loop_limit: int
     maps_files: bool
+    joins: bool
     max_alloc_bytes: int
     global_bytes: int
     local_bytes: int
@@ -278,6 +282,10 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         maps_files=bool(ask("host_unified_memory", kind == "cpu"))
         and bool(values["maps_files"])
         and settings.get("CLCONV_MAP_WEIGHTS") != "0",
+        joins=bool(values["joins"])
+        and tuning.kernel_class(traits, forced) == "cpu"
+        and str(ask("version", "")) >= "OpenCL 3"
+        and int(ask("atomic_memory_capabilities", 0)) & ORDERED_ATOMICS == ORDERED_ATOMICS,
         max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
         global_bytes=int(ask("global_mem_size", 1 << 27)),
         local_bytes=int(ask("local_mem_size", 1 << 15)),

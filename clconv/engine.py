@@ -20,6 +20,8 @@ from ._core.recorder import HostTensor, Recorder
 from .device import Device
 from .errors import ArgumentError, BudgetError
 from .graph import Node, Value, from_storage, to_storage
+from .joined import ARGUMENTS
+from .joining import Joining
 from .mapped import packed_weights
 from .packing import Array, pack_parts, slice_blocks, unpack
 from .plan import MAPPED, STREAMED, Plan, Residence, settle
@@ -175,7 +177,7 @@ class Session:
             if not plans:
                 return None
             batch = max(plans, key=lambda plan: plan.arena_bytes).graph.inputs["x"].spec.shape[0]
-            held = dict(self.allocator.by_tag)
+            held = {tag: size for tag, size in self.allocator.by_tag.items() if tag != ARGUMENTS}
             return Usage(mode, batch, self.planned_bytes, self.allocator.peak_bytes, held)
 
     def prepare(self, plan: Plan, progress: Progress | None = None) -> _Executable:
@@ -191,6 +193,9 @@ class Session:
                 recorder = Recorder(plan.facts)
                 self._grow_arena(plan)
                 tensors, nodes = self._record(plan, recorder)
+                joining = Joining(self.device, recorder.launches, plan.flops, self.allocator)
+                if joining.joined:
+                    recorder.launches = [joining.launch]
                 keys = {program: ProgramKey(*program) for program in recorder.programs()}
                 built = build_programs(self.device, keys.values(), progress)
                 programs = {program: built[key] for program, key in keys.items()}
@@ -201,6 +206,7 @@ class Session:
                     {name: tensors[value] for name, value in plan.graph.inputs.items()},
                     {n: (tensors[v], v.spec.storage_shape(plan.facts.block)) for n, v in plan.graph.outputs.items()},
                     nodes,
+                    joining,
                     progress,
                 )
                 while len(self._executables) > MAX_PLANS:
@@ -331,7 +337,8 @@ class _Executable:
     recording: Recording
     inputs: dict[str, Tensor]
     outputs: dict[str, tuple[Tensor, tuple[int, ...]]]  # with the shapes of what they store
-    nodes: list[Node]  # of each launch
+    nodes: list[Node]  # of each launch, one by one
+    joining: Joining
     progress: Progress | None
     fresh: bool = True
 
@@ -339,10 +346,20 @@ class _Executable:
         """Replays the recording; the first time launch by launch, as some drivers compile kernels only then."""
         if not self.fresh:
             self.recording.run()
+            self.recording = self.joining.ran() or self.recording
             return
         with shown(self.progress, "building kernels for this network") as tell:
             self.recording.run_stepwise(tell)
+        self.joining.ran_first()
         self.fresh, self.progress = False, None
+
+    def join(self) -> None:
+        """Joins the launches now, where that pays, and waits for the compiler."""
+        self.recording = self.joining.join() or self.recording
+
+    def apart(self) -> Recording:
+        """The launches one by one, however they are replayed."""
+        return self.joining.apart() if self.joining.joined else self.recording
 
 
 def _workspace(shared: Tensor | None, nbytes: int) -> Tensor | None:

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ProgramKey:
-    """What distinguishes one program: a file of cl/ and its definitions, sorted by name."""
+    """What distinguishes one program: a file of cl/ and its definitions, sorted by name.
+
+    Attributes:
+        text: the source where it is not the file's own. standard: of OpenCL C.
+    """
 
     file: str
     defines: tuple[tuple[str, str], ...] = ()
+    text: str = field(default="", repr=False)
+    standard: str = "CL1.2"
 
     @classmethod
     def of(cls, file: str, defines: Mapping[str, object] | None = None) -> ProgramKey:
@@ -97,7 +103,7 @@ def options(device: Device, key: ProgramKey) -> tuple[str, ...]:
     assert not any(re.search(r"\s", name + value) for name, value in key.defines), key
     written_out = (("WRITE_OUT", "1"),) if device.facts.loop_limit else ()
     defines = (("B", str(device.facts.block)), *written_out, *key.defines)
-    return ("-cl-std=CL1.2", *(f"-D{name}={value}" for name, value in defines))
+    return (f"-cl-std={key.standard}", *(f"-D{name}={value}" for name, value in defines))
 
 
 @contextlib.contextmanager
@@ -184,7 +190,7 @@ def build_programs(
 
 def _build(device: Device, key: ProgramKey) -> pyopencl.Program:
     """One program, from its cached binary or else from source; the binary is then cached."""
-    text, arguments = source(key.file), options(device, key)
+    text, arguments = key.text or source(key.file), options(device, key)
     entry = _folder() / _digest(device, text, arguments)
     binary = _load(entry)
     if binary is not None:
@@ -197,6 +203,22 @@ def _build(device: Device, key: ProgramKey) -> pyopencl.Program:
     if not device.facts.keeps_programs:
         _store(entry, program)
     return program
+
+
+def kept(device: Device, key: ProgramKey) -> bool:
+    """Whether a program was compiled to the end on this machine, so that building it takes little time."""
+    return _note(device, key).exists()
+
+
+def keep(device: Device, key: ProgramKey) -> None:
+    """Notes that a program was compiled to the end."""
+    with contextlib.suppress(OSError):
+        write_atomically(_note(device, key), b"")
+
+
+def _note(device: Device, key: ProgramKey) -> Path:
+    digest = _digest(device, key.text or source(key.file), options(device, key))
+    return _folder() / f"{digest}.kept"
 
 
 def _digest(device: Device, text: str, arguments: tuple[str, ...]) -> str:

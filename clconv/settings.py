@@ -16,6 +16,7 @@ VARIABLES = {
     "CLCONV_KERNELS": "class of kernels: cpu or gpu (default: by device)",
     "CLCONV_MEMORY": "default memory budget, as 512MB or 64MiB",
     "CLCONV_MAP_WEIGHTS": "0: never leave weights in a mapped file, also where the device could read them there",
+    "CLCONV_JOIN": "0: every kernel is a launch of its own; 1: those of a plan are joined from its first run on",
     "CLCONV_TUNING": "0: plan by the model alone, whatever `clconv tune` has measured",
     "CLCONV_PROBE_S": "seconds that a device may take to build and run its probe (default 60)",
     "CLCONV_TEST_DATA": "folder with real data sets and models for the tests",

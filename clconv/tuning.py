@@ -54,6 +54,7 @@ class Row:
 # keeps_programs 1: its driver keeps compiled kernels on disk itself, and hands out a program's binary only after
 #                compiling all its kernels once more
 # maps_files     0: its driver copies host memory that a buffer is made of, even where both are one memory
+# joins          0: the kernels of a plan are never joined into one launch, even where the device has what that needs
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
 DEVICE_ROWS = (
     Row(
@@ -66,10 +67,11 @@ DEVICE_ROWS = (
             "build_threads": 0,
             "loop_limit": 0,
             "maps_files": 1,
+            "joins": 0,
         }
     ),
     Row({"keeps_programs": 0}),
-    Row({"block": 8, "work_group": 1, "workers": 2}, kind="cpu"),
+    Row({"block": 8, "work_group": 1, "workers": 2, "joins": 1}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10}, kind="cpu", platform="portable computing language"),
@@ -80,7 +82,10 @@ DEVICE_ROWS = (
     # Mesa ends every loop of a work-item for good after 65535 iterations (LP_MAX_TGSI_LOOP_ITERATIONS; seen in 22.3.6);
     # a margin is left for what its compiler makes of loops. Persistent work-items have no bound. Loops over register
     # tiles are written out (cl/common.h), which takes it seconds unless they are small.
-    Row({"rank": 90, "loop_limit": 65000, "maps_files": 0, "workers": 0, "accumulators": 4}, device="llvmpipe"),
+    Row(
+        {"rank": 90, "loop_limit": 65000, "maps_files": 0, "workers": 0, "joins": 0, "accumulators": 4},
+        device="llvmpipe",
+    ),
     Row({"rank": 100, "simulator": 1, "build_threads": 1, "maps_files": 0}, platform="oclgrind"),
 )
 

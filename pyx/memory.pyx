@@ -119,17 +119,18 @@ cdef class Allocator:
         self.by_tag[tag] = self.by_tag.get(tag, 0) + nbytes
         return slab
 
-    def wrap(self, content, str tag, str who="memory") -> Slab:
-        """A slab that is a mapped file: no memory of the device's, so not counted; kernels may only read it.
+    def wrap(self, content, str tag, str who="memory", bint writable=False) -> Slab:
+        """A slab that is memory of the host, as a mapped file is: none of the device's, so not counted.
 
         Args:
-            content: bytes from a page's start; kept alive with the slab.
+            content: bytes from a page's start; kept alive with the slab. writable: kernels may change it.
         """
         cdef int32_t status = 0
+        cdef size_t flags = (READ_WRITE if writable else READ_ONLY) | USE_HOST_POINTER
         cdef const uint8_t[::1] data = content
         cdef Slab slab = Slab.__new__(Slab)
         slab.host = NULL
-        slab.handle = cl.create_buffer(self.context, READ_ONLY | USE_HOST_POINTER, len(data), <void*>&data[0], &status)
+        slab.handle = cl.create_buffer(self.context, flags, len(data), <void*>&data[0], &status)
         if status != 0:
             slab.handle = NULL
             raise OutOfMemoryError(

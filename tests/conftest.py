@@ -13,6 +13,7 @@ from typing import Any
 
 os.environ.setdefault("RUSTICL_ENABLE", "llvmpipe")  # read by Mesa when the loader first looks for drivers
 os.environ.setdefault("CLCONV_TUNING", "0")  # what somebody tuned here must not decide what is tested
+os.environ.setdefault("CLCONV_JOIN", "0")  # no compilers in the background; tests/test_joined.py joins
 UNDER_OCLGRIND = "oclgrind" in os.environ.get("LD_PRELOAD", "")
 if UNDER_OCLGRIND:
     os.environ.setdefault("CLCONV_DEVICE", "oclgrind")

@@ -26,6 +26,8 @@ FLOORS = [
     ["program"],
     ["reference"],
     ["_core"],
+    ["joined"],
+    ["joining"],
     ["graph"],
     ["autodiff"],
     ["passes", "planner"],

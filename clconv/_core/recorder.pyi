@@ -16,6 +16,17 @@ class Launch:
     args: Sequence[Any]
     label: str
     waits: bool
+    def __init__(
+        self,
+        file: str,
+        kernel: str,
+        defines: Mapping[str, object],
+        global_size: Sequence[int],
+        local_size: Sequence[int] | None,
+        args: Sequence[Any],
+        label: str,
+        waits: bool = False,
+    ) -> None: ...
     @property
     def program(self) -> Program: ...
 

@@ -1,0 +1,145 @@
+"""When the launches of a plan are joined: once it has run often, and a process beside has compiled the kernel.
+
+Nobody waits for that: until then every launch goes alone, and in a new process the kernel is there from the first
+run. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from . import device as devices
+from . import drivers, program, settings
+from ._core.executor import Recording
+from ._core.memory import Allocator
+from ._core.recorder import Copy, Launch, Recorder
+from .device import Device
+from .joined import JoinedLaunch, joinable
+from .program import ProgramKey
+
+OFTEN = 20  # runs of a plan
+MOST_FLOPS = 3e8  # of a launch, in the mean: a millisecond or so, of which waking threads is a hundredth
+CHILD = "import os, sys; sys.path[:] = {path!r}\nif hasattr(os, 'nice'): os.nice(10)\n"
+CHILD += "from clconv.joining import serve\nserve(sys.stdin.buffer)"
+
+_children: dict[ProgramKey, subprocess.Popen[bytes]] = {}  # by what they compile; kept: what failed is not tried again
+_lock = threading.Lock()
+
+
+class Joining:
+    """Launches of a plan that may become one.
+
+    Args:
+        launches: as recorded. flops: of all of them. allocator: of their tensors.
+
+    Attributes:
+        joined: they are, from the first run on or since `ran` or `join` gave the recording. possible: they may be.
+    """
+
+    def __init__(self, device: Device, launches: Sequence[Launch | Copy], flops: int, allocator: Allocator) -> None:
+        mode = settings.get("CLCONV_JOIN")
+        pays = flops < MOST_FLOPS * len(launches) and mode != "0"
+        self.device = device
+        self.possible = pays and joinable(device.facts, launches)
+        self.joined = False
+        if self.possible:
+            self.launches = [launch for launch in launches if isinstance(launch, Launch)]
+            self.launch = JoinedLaunch(device.facts, self.launches, allocator)
+            self._key = ProgramKey(*self.launch.program)
+            self._runs = 0
+            self.joined = mode == "1" or program.kept(device, self._key)
+
+    def ran_first(self) -> None:
+        """Notes the first run, with which the last driver has compiled the kernel, where it is one."""
+        if self.joined:
+            program.keep(self.device, self._key)
+
+    def ran(self) -> Recording | None:
+        """Notes a run; the recording to use from now on, where it is another one."""
+        if self.joined or not self.possible:
+            return None
+        self._runs += 1
+        return self._recording() if self._runs >= OFTEN and self._compiled() else None
+
+    def join(self) -> Recording | None:
+        """The recording of the one launch, whether it is compiled already or not; None where that is of no use."""
+        if self.joined or not self.possible:
+            return None
+        compile_joined(self.device, self._key)
+        return self._recording()
+
+    def apart(self) -> Recording:
+        """A recording of the launches one by one."""
+        return _recorded(self.device, self.launches)
+
+    def _recording(self) -> Recording:
+        self.joined = True
+        return _recorded(self.device, [self.launch])
+
+    def _compiled(self) -> bool:
+        """Whether the kernel is there; starts a process that compiles it, one at a time."""
+        with _lock:
+            child = _children.get(self._key)
+            if child is None and not program.kept(self.device, self._key):
+                if all(each.poll() is not None for each in _children.values()):
+                    self._start()
+                return False
+            if child is not None and child.poll() is None:
+                return False
+            self.possible = program.kept(self.device, self._key)
+            return self.possible
+
+    def _start(self) -> None:
+        script = CHILD.format(path=list(sys.path))
+        index = int(self.device.key.split(":")[1])
+        message = pickle.dumps((self.device.facts.identity, index, self._key))
+        try:
+            child = subprocess.Popen(
+                [sys.executable or "python3", "-c", script],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            self.possible = False
+            return
+        _children[self._key] = child
+        assert child.stdin is not None
+        with contextlib.suppress(OSError), child.stdin:
+            child.stdin.write(message)
+
+
+def _recorded(device: Device, launches: Sequence[Launch]) -> Recording:
+    recorder = Recorder(device.facts)
+    recorder.launches = list(launches)
+    keys = {each: ProgramKey(*each) for each in recorder.programs()}
+    built = program.build_programs(device, keys.values())
+    return recorder.finish(device, {each: built[key] for each, key in keys.items()})
+
+
+def serve(stream: Any) -> None:
+    """In a process of its own: compiles what the stream names, to the end, and notes that it is kept."""
+    identity, index, key = pickle.load(stream)
+    listed = devices.devices(probe=False)
+    found = [info for info in listed if info.facts.identity == identity and info.key.endswith(f":{index}")]
+    device = devices.open_device(found[0])
+    compile_joined(device, key)
+
+
+def compile_joined(device: Device, key: ProgramKey) -> None:
+    """Builds a joined program and launches it without a step, as some drivers compile only then."""
+    import numpy as np
+
+    cl = drivers.opencl()
+    built = program.build_programs(device, [key])[key]
+    kernel = cl.Kernel(built, "joined")
+    for i in range(kernel.num_args - 1):
+        kernel.set_arg(i, np.uint64(0) if i % 2 else None)
+    kernel.set_arg(kernel.num_args - 1, np.int32(0))
+    cl.enqueue_nd_range_kernel(device.queue, kernel, (device.facts.compute_units,), (1,))
+    device.queue.finish()
+    program.keep(device, key)
