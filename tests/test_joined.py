@@ -1,0 +1,163 @@
+"""The launches of a plan as one kernel: the same bits, in any number of groups, and nobody waits for its compiler."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clconv as cc
+from clconv import joining, program
+from clconv._core.recorder import Copy, Launch
+from clconv.device import Device
+from clconv.joined import MOST_KINDS, joinable
+from clconv.program import ProgramKey
+
+TINY = "INPUT 6x6x3 -> CONV 3x3x4 -> RELU -> FC 5"
+
+
+def many_kinds() -> cc.Symbol:
+    """A network of most kinds of kernels."""
+    x = cc.Input(3, 19, 21)
+    y = cc.ReLU()(cc.Conv(32, 3, pad=1)(x))
+    y = cc.Sigmoid()(cc.Conv(24, 3, pad=1)(y))
+    y = cc.BatchNorm()(cc.Conv(24, 3, pad=1, groups=24)(y))
+    y = cc.Add()(cc.LRN()(y), cc.Conv(24, 3, pad=1, groups=4)(y))
+    left = cc.MaxPool(2, rounding="floor")(y)
+    right = cc.AvgPool(2, rounding="floor")(y)
+    y = cc.Conv(20, 1)(cc.Concat()(left, right))
+    y = cc.Tanh()(cc.FC(33)(y))
+    return cc.Softmax()(cc.FC(10)(y))
+
+
+def joins(device: Device) -> Device:
+    if not device.facts.joins:
+        pytest.skip("the device lacks what joined launches need")
+    return device
+
+
+def state(net: cc.Net) -> joining.Joining:
+    """Of the plan that a network ran last."""
+    assert net._test is not None and net._test._session is not None
+    return next(reversed(net._test._session._executables.values())).joining
+
+
+def test_a_joined_plan_has_the_bits_of_its_launches(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many groups there are beside the device's threads."""
+    x = np.random.default_rng(1).standard_normal((2, 3, 19, 21), np.float32)
+    with cc.Net(many_kinds(), device=joins(device), seed=2) as net:
+        expected = net.predict(x)
+        assert not state(net).joined
+    monkeypatch.setenv("CLCONV_JOIN", "1")
+    cut = Device(device.key, device.facts, device.cl_device)
+    for units in (1, 7):
+        cut.facts = replace(device.facts, compute_units=units)
+        with cc.Net(many_kinds(), device=cut, seed=2) as net:
+            for _ in range(30):
+                assert net.predict(x).tobytes() == expected.tobytes()
+            assert state(net).joined
+            (usage,) = net.usages
+            assert usage.planned_bytes == usage.measured_bytes == net.plan(batch=2).peak_bytes
+            assert set(usage.by_tag) <= {"weights", "arena"}
+
+
+def test_training_joins_too(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((8, 3, 6, 6), np.float32), rng.integers(0, 5, 8)
+    found = []
+    for mode in "01":
+        monkeypatch.setenv("CLCONV_JOIN", mode)
+        with cc.Net(TINY, device=joins(device), seed=4) as net:
+            net.fit(x, y, epochs=3, batch_size=4, optimizer=cc.SGD(0.1, momentum=0.9), verbose=False)
+            found.append(net.get_weights())
+    assert all(found[0][name].tobytes() == found[1][name].tobytes() for name in found[0])
+
+
+def test_a_process_beside_compiles_what_ran_often(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLCONV_CACHE", str(tmp_path))
+    monkeypatch.delenv("CLCONV_JOIN")
+    x = np.ones((1, 3, 6, 6), np.float32)
+    with cc.Net(TINY, device=joins(device), seed=1) as net:
+        expected = net.predict(x)
+        for _ in range(joining.OFTEN - 1):
+            net.predict(x)
+        assert not joining._children
+        deadline = time.monotonic() + 120
+        while not state(net).joined and time.monotonic() < deadline:
+            assert net.predict(x).tobytes() == expected.tobytes()
+        assert state(net).joined and program.kept(device, state(net)._key)
+        assert net.predict(x).tobytes() == expected.tobytes()
+    assert [child.returncode for child in joining._children.values()] == [0]
+    with cc.Net(TINY, device=device, seed=1) as again:
+        assert again.predict(x).tobytes() == expected.tobytes()
+        assert state(again).joined, "from the first run on"
+
+
+@pytest.fixture(autouse=True)
+def no_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_children", {})
+
+
+@pytest.mark.parametrize("trouble", ["the compiler fails", "no process"])
+def test_what_does_not_compile_stays_as_it_is(
+    device: Device, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLCONV_CACHE", str(tmp_path))
+    monkeypatch.delenv("CLCONV_JOIN")
+    monkeypatch.setattr(joining, "CHILD", "raise SystemExit(3) # {path}")
+    if trouble == "no process":
+        monkeypatch.setattr(joining.sys, "executable", "/nowhere/python")
+    with cc.Net(TINY, device=joins(device), seed=1) as net:
+        deadline = time.monotonic() + 60
+        net.predict(np.ones((1, 3, 6, 6), np.float32))
+        while state(net).possible and time.monotonic() < deadline:
+            net.predict(np.ones((1, 3, 6, 6), np.float32))
+        assert not state(net).possible and not state(net).joined
+
+
+def test_large_layers_are_left_alone(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLCONV_JOIN", "1")
+    monkeypatch.setattr(joining, "MOST_FLOPS", 1e3)
+    with cc.Net(TINY, device=device, seed=1) as net:
+        net.predict(np.ones((1, 3, 6, 6), np.float32))
+        assert not state(net).joined and not state(net).possible
+
+
+def launch(**how: Any) -> Launch:
+    given = {"file": "fc.cl", "kernel": "fc", "defines": {}, "global_size": (4,), "local_size": (1,), "args": []}
+    return Launch(**{**given, **how}, label="fc1: fc")
+
+
+@pytest.mark.parametrize(
+    "launches",
+    [
+        [launch()],
+        [launch(), launch(local_size=(64,))],
+        [launch(), launch(global_size=(0,))],
+        [launch(), launch(global_size=(1 << 16, 1 << 15))],
+        [launch(), Copy(b"", None, "fc1: upload")],
+        [launch(defines={"NT": i}) for i in range(MOST_KINDS + 1)],
+    ],
+    ids=["one", "items that work together", "no items", "too many items", "a copy", "too many kinds"],
+)
+def test_what_cannot_be_joined(device: Device, launches: list[Any]) -> None:
+    able = replace(device.facts, joins=True)
+    assert joinable(able, [launch(), launch(local_size=None)])
+    assert not joinable(able, launches)
+    assert not joinable(replace(able, joins=False), [launch(), launch()])
+
+
+def test_only_a_program_compiled_to_the_end_is_kept(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLCONV_CACHE", str(tmp_path))
+    key, other = ProgramKey("fc.cl"), ProgramKey("fc.cl", text="__kernel void f() {}")
+    assert not program.kept(device, key)
+    program.keep(device, key)
+    assert program.kept(device, key) and not program.kept(device, other)
