@@ -82,7 +82,7 @@ class Benchmark:
         steps: operators in order. timeline: the launches of one replay. live_bytes: of the arena at each step.
         persistent_bytes: weights and the like. peak_bytes: of device memory.
         run_s: the whole replayed without timing its launches, median; run_least_s, run_most_s: its range.
-        replays: how many of each kind. peak: what the device can do.
+        joined: the whole is replayed as one launch. replays: how many of each kind. peak: what the device can do.
     """
 
     network: str
@@ -98,6 +98,7 @@ class Benchmark:
     run_s: float
     run_least_s: float
     run_most_s: float
+    joined: bool
     replays: int
     peak: Limits
 
@@ -202,6 +203,7 @@ def measure(
             run_s=statistics.median(runs),
             run_least_s=min(runs),
             run_most_s=max(runs),
+            joined=executable.joining.joined,
             replays=len(runs),
             peak=peak,
         )

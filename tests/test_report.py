@@ -38,6 +38,7 @@ FACTS = DeviceFacts(
     build_threads=1,
     loop_limit=0,
     maps_files=True,
+    joins=False,
     max_alloc_bytes=2**31,
     global_bytes=2**35,
     local_bytes=2**15,

@@ -109,11 +109,12 @@ def _print(out: Console, made: Benchmark) -> None:
         )
     out.print(table)
     flops, sum_s, run_s = sum(step.flops for step in made.steps), made.sum_s, made.run_s
+    how = " as one launch" if made.joined else ""
     lines = {
         "all launches": f"{1e3 * sum_s:.3f} ms in {len(made.timeline)}, {flops / 1e9:.3f} GFLOP, "
         f"{flops / 1e9 / (sum_s or 1):.0f} GFLOP/s",
         "whole run": f"{1e3 * run_s:.3f} ms ({1e3 * made.run_least_s:.3f} to {1e3 * made.run_most_s:.3f}, "
-        f"{made.replays} replays), {made.batch / run_s:.1f} images/s",
+        f"{made.replays} replays{how}), {made.batch / run_s:.1f} images/s",
         "device's peak": f"{made.peak.flops / 1e9:.0f} GFLOP/s, {made.peak.bytes_per_s / 1e9:.1f} GB/s, measured; "
         f"at these rates, from memory: {1e3 * made.floor_s:.3f} ms",
         "device memory": f"{format_bytes(made.peak_bytes)}, {format_bytes(made.persistent_bytes)} of it persistent",
