@@ -56,7 +56,7 @@ class Joining:
             self.joined = mode == "1" or program.kept(device, self._key)
 
     def ran_first(self) -> None:
-        """Notes the first run, with which the last driver has compiled the kernel, where it is one."""
+        """Notes that the kernel, where it is one, has been compiled to the end, as it has with its first run."""
         if self.joined:
             program.keep(self.device, self._key)
 
