@@ -6,8 +6,8 @@ from clconv.shapes import TensorSpec, blocks, filter_blocks
 from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
 from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
-from clconv._core.conv_tiles import ceil_div, columns_of, direct_effort, gradient_tile, is_pointwise, launch_direct
-from clconv._core.conv_tiles import register_tiles
+from clconv._core.conv_tiles import ceil_div, direct_effort, gradient_tile, is_pointwise, launch_direct, register_tiles
+from clconv._core.conv_tiles import rows_of
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -48,11 +48,12 @@ class Conv2d(Residual):
 
     def choices(self, facts, specs, outs):
         found = conv_choices(facts, specs[1], outs[0])
-        return found or register_tiles(facts, specs[1], columns_of(self.window, specs[0], outs[0]))
+        return found or register_tiles(facts, specs[1], *rows_of(self.window, outs[0]))
 
     def effort(self, specs, outs, facts, choice):
-        columns = columns_of(self.window, specs[0], outs[0])
-        return direct_effort(self.cost(specs, outs, facts), choice, specs[1], columns, facts.block)
+        return direct_effort(
+            self.cost(specs, outs, facts), choice, facts, specs[1], *rows_of(self.window, outs[0])
+        )
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -132,11 +133,16 @@ class ConvTranspose2d(Layer):
 
     def choices(self, facts, specs, outs):
         found = conv_choices(facts, specs[1], outs[0], self.window.stride)
-        return found or register_tiles(facts, specs[1], ceil_div(outs[0].shape[3], self.window.stride[1]))
+        return found or register_tiles(facts, specs[1], *self._rows(outs[0]))
 
     def effort(self, specs, outs, facts, choice):
-        columns = ceil_div(outs[0].shape[3], self.window.stride[1])
-        return direct_effort(self.cost(specs, outs, facts), choice, specs[1], columns, facts.block)
+        return direct_effort(self.cost(specs, outs, facts), choice, facts, specs[1], *self._rows(outs[0]))
+
+    def _rows(self, y):
+        """(rows, outputs in a row) as tiles see an output: the columns of one phase."""
+        n, _, h, wd = y.shape
+        stride = self.window.stride[1]
+        return n * h * stride, ceil_div(wd, stride)
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])

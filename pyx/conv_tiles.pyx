@@ -15,17 +15,18 @@ def is_pointwise(window):
     return window.kernel == (1, 1) and window.stride == (1, 1) and window.pads == ((0, 0), (0, 0))
 
 
-def columns_of(window, x, y):
-    """Outputs in one row of tiles."""
-    return y.shape[2] * y.shape[3] if is_pointwise(window) else y.shape[3]
+def rows_of(window, y):
+    """(rows, outputs in a row) as tiles see an output."""
+    n, _, p, q = y.shape
+    return (n, p * q) if is_pointwise(window) else (n * p, q)
 
 
 # Widths of a register tile: few, so that networks share programs.
-_WIDTHS = (1, 2, 3, 4, 5, 7, 8, 10, 14, 28)
+_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 28)
 
 
-def register_tiles(facts, w, columns):
-    """Register tiles WT x KB for rows of `columns` outputs, best first: least waste, then most reuse."""
+def register_tiles(facts, w, rows, columns):
+    """Register tiles WT x KB for `rows` rows of `columns` outputs, best first: least waste, then most reuse."""
     k_blocks = blocks(w.shape[0], facts.block)
     whole = w.groups > 1 and w.shape[0] // w.groups % facts.block == 0 and w.shape[1] % facts.block == 0
     shared = k_blocks if w.groups == 1 else (k_blocks // w.groups if whole else 1)
@@ -37,24 +38,28 @@ def register_tiles(facts, w, columns):
             # Besides the tile, registers hold kb weights and a broadcast value.
             if wt > min((facts.accumulators + 3 - kb) // kb, columns):
                 break
-            priced.append((_tile_price(wt, kb, columns, k_blocks), wt, kb))
+            priced.append((_tile_price(wt, kb, rows, columns, k_blocks, facts.compute_units), wt, kb))
     return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
 
 
-def direct_effort(cost, choice, w, columns, block):
+def direct_effort(cost, choice, facts, w, rows, columns):
     """The effort of a direct convolution with weights of spec w; see `register_tiles`."""
     if choice.name != "direct":
         return cost
     tiles = dict(choice.tiles)
-    price = _tile_price(tiles["WT"], tiles["KB"], columns, blocks(w.shape[0], block))
+    k_blocks = blocks(w.shape[0], facts.block)
+    price = _tile_price(tiles["WT"], tiles["KB"], rows, columns, k_blocks, facts.compute_units)
     return Cost(int(cost.flops * price), cost.traffic_bytes)
 
 
-def _tile_price(wt, kb, columns, k_blocks):
-    """Time of a multiply-add in a register tile, over that of one without loads and waste."""
-    waste = (-(-columns // wt) * wt / columns) * (-(-k_blocks // kb) * kb / k_blocks)
-    # Per step of c: kb loads of weights, wt broadcasts, kb * wt multiply-adds (at least 8 in flight).
-    return waste * max(kb * wt + 0.5 * (kb + wt), 8) / (kb * wt)
+def _tile_price(wt, kb, rows, columns, k_blocks, units):
+    """Time of a multiply-add in a register tile, over that of one without loads, waste and idle units."""
+    across, deep = ceil_div(columns, wt), ceil_div(k_blocks, kb)
+    items = rows * across * deep
+    waste = (across * wt / columns) * (deep * kb / k_blocks) * (ceil_div(items, units) * units / items)
+    # Per step of c: kb * wt multiply-adds (at least 8 in flight), kb weights, mostly from the second cache, each as dear
+    # as a multiply-add, and loads of them and of wt values to broadcast, mostly beside those.
+    return waste * (max(kb * wt, 8) + kb + 0.2 * (kb + wt)) / (kb * wt)
 
 
 def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
