@@ -7,7 +7,7 @@ from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
 from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
 from clconv._core.conv_tiles import ceil_div, direct_effort, gradient_tile, is_pointwise, launch_direct, register_tiles
-from clconv._core.conv_tiles import rows_of
+from clconv._core.conv_tiles import rows_at_once, rows_of, stays_near
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -189,15 +189,21 @@ class ConvGradW(WeightGradient):
         block = facts.block
         if found := conv_grad_choices(facts, self.spec, specs[1]):
             return found
-        pairs = self.spec.elements(block) // (self.spec.shape[2] * self.spec.shape[3] * block * block)
-        chunks = split_rows(specs[1].shape[0] * specs[1].shape[2], pairs, facts)
-        return [Choice("direct", (("chunks", chunks),), chunks * self.spec.nbytes(block))]
+        x, dy = specs[:2]
+        k, c_group, r, s = self.spec.shape
+        tile = gradient_tile(facts, self.spec, x.layout == "plain")
+        items = self.spec.elements(block) // (r * s * block * block * tile["KB"])
+        chunks = split_rows(dy.shape[0] * dy.shape[2], items, facts)
+        parts = Choice("direct", (("chunks", chunks),), chunks * self.spec.nbytes(block))
+        if chunks == 1 and self.spec.groups == 1 and not tile["PLANAR"] and block % tile["CT"] == 0:
+            return [Choice("whole"), parts][:: 1 if stays_near(x, dy, block, tile["KB"]) else -1]
+        return [parts]
 
     def record(self, rec, ins, outs, work, choice):
         x, dy = ins[:2]
         block = rec.facts.block
         total, defines = self.result(ins, outs)
-        if choice.name != "direct":
+        if choice.name not in ("direct", "whole"):
             chunks = record_conv_grad(rec, self.window, self.spec, x, dy, total, defines, work, choice)
             if chunks > 1:
                 launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
@@ -207,18 +213,25 @@ class ConvGradW(WeightGradient):
         c = c_group * groups
         n, _, p, q = dy.spec.shape
         depth = filter_blocks(k, c, groups, block)
+        tile = gradient_tile(rec.facts, self.spec, x.spec.layout == "plain")
+        geometry = [n, c, *x.spec.shape[2:], k, p, q, *self.window.args()]
+        steps = ceil_div(min(c, block), tile["CT"]) * ceil_div(s, tile.get("ST", 1))
+        size = depth, blocks(k, block) // tile["KB"]
+        if choice.name == "whole":
+            images = looped(n, looped(p, looped(q)))
+            rec.launch("conv_grad.cl", "conv_grad_whole", (1, *size), [x, dy, *total, *geometry],
+                       defines={**tile, **defines}, local_size=(1, 1, 1), iterations=looped(r, looped(steps, images)))
+            return
         chunks = dict(choice.tiles)["chunks"]
         rows = -(-n * p // chunks)
-        args = [
-            x, dy, work, n, c, *x.spec.shape[2:], k, p, q, *self.window.args(), depth, k // groups, c_group, rows,
-        ]
-        planar = x.spec.layout == "plain"
+        once = rows_at_once(self.window, x.spec, dy.spec, block, tile["KB"])
+        pieces = ceil_div(rows, once) + ceil_div(rows, p) + 1
         rec.launch(
-            "conv_grad.cl", "conv_grad_w", (chunks, depth, blocks(k, block)), args,
-            defines=gradient_tile(rec.facts, c, s, planar), local_size=(1, 1, 1),
-            # Rows are read once per tap; an image that is cut costs its taps twice.
-            iterations=2 * looped(r * s * block) + looped(1 + ceil_div(rows, p), looped(r, looped(s, looped(block, 1))))
-            + r * s * rows * (min(c, block) if planar else 1) * (6 + looped(q)),
+            "conv_grad.cl", "conv_grad_w", (chunks, *size),
+            [x, dy, work, *geometry, depth, k // groups, c_group, rows, once], defines=tile, local_size=(1, 1, 1),
+            # Rows are read once per tap; columns come in up to three loops.
+            iterations=looped(tile["KB"], looped(r * s * block)) + looped(r * s * block)
+            + looped(pieces, looped(r, looped(steps, 1))) + r * steps * rows * (6 + looped(q)),
         )
         launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
 

@@ -95,11 +95,33 @@ def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
     )
 
 
-def gradient_tile(facts, channels, kernel_w, planar):
-    """Build definitions of conv_grad_w: what a work-item sums at a time."""
-    if not planar:
-        return {"PLANAR": 0, "CT": min(channels, facts.block)}
+# What the nearest cache of a processor holds besides sums, and what a share of the next one does.
+_NEAREST_BYTES = 40 << 10
+_NEAR_BYTES = 256 << 10
+
+
+def gradient_tile(facts, w, planar):
+    """Build definitions of conv_grad_w for weights of spec w: what a work-item sums at a time."""
+    k_blocks, channels, kernel_w = blocks(w.shape[0], facts.block), w.shape[1] * w.groups, w.shape[3]
     most = facts.accumulators
-    columns = max(n for n in range(1, kernel_w + 1) if kernel_w % n == 0 and n <= most)
-    together = channels if channels <= facts.block and channels * columns <= most else 1
-    return {"PLANAR": 1, "CT": together, "ST": columns, "TAPS": together * columns}
+    # Two blocks of outputs share what is loaded of x: a load for two multiply-adds.
+    pair = facts.kernels == "cpu" and w.groups == 1 and k_blocks % 2 == 0 and 1 < facts.block <= 2 * most // 3
+    kb = 2 if pair else 1
+    if not planar:
+        sums = facts.block // kb if pair else min(channels, facts.block)
+        return {"PLANAR": 0, "KB": kb, "CT": sums, "TAPS": sums}
+    columns = max(n for n in range(1, kernel_w + 1) if kernel_w % n == 0 and n * kb <= most)
+    together = channels if channels <= facts.block and channels * columns * kb <= most else 1
+    return {"PLANAR": 1, "KB": kb, "CT": together, "ST": columns, "TAPS": together * columns}
+
+
+def rows_at_once(window, x, dy, block, kb):
+    """Rows of dy that an item of conv_grad_w takes through all taps, so that they and those of x stay near."""
+    row = 4 * block * (window.stride[0] * x.shape[3] + kb * dy.shape[3])
+    return max(1, min(dy.shape[2], _NEAREST_BYTES // row))
+
+
+def stays_near(x, dy, block, kb):
+    """Whether all images of a block of x and kb blocks of dy stay in a near cache."""
+    n, _, h, w = x.shape
+    return n * 4 * block * (h * w + kb * dy.shape[2] * dy.shape[3]) <= _NEAR_BYTES
