@@ -5,7 +5,7 @@ import pytest
 
 import clconv as cc
 from clconv import errors
-from clconv._core.norm import BatchNormInfer
+from clconv._core.norm_batch import BatchNormInfer
 from clconv.io.onnx_network import OnnxNetwork
 
 onnx = pytest.importorskip("onnx")

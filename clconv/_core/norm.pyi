@@ -17,16 +17,3 @@ class LocalResponse(Layer):
 class LocalResponseGrad(Layer):
     response: Any
     def __init__(self, response: Any) -> None: ...
-
-class BatchNormTrain(Layer):
-    momentum: Any
-    eps: Any
-    def __init__(self, momentum: Any, eps: Any) -> None: ...
-
-class BatchNormInfer(Layer):
-    eps: Any
-    inverted: Any
-    def __init__(self, eps: Any, inverted: Any = ...) -> None: ...
-
-class BatchNormGradSums(Layer): ...
-class BatchNormGradX(Layer): ...

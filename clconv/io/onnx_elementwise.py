@@ -11,7 +11,7 @@ import numpy as np
 from .._core import elementwise
 from .._core.activation import Activation
 from .._core.layer import ACTIVATIONS
-from .._core.norm import BatchNormInfer
+from .._core.norm_batch import BatchNormInfer
 from ..packing import Array
 from ..shapes import TensorSpec
 from .onnx_match import centred_of, gate_of, gelu_of, local_response

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from .._core.dropout import Dropout
-from .._core.norm import BatchNormInfer, BatchNormTrain, LocalResponse, Response
+from .._core.norm import LocalResponse, Response
+from .._core.norm_batch import BatchNormInfer, BatchNormTrain
 from .._core.softmax import Softmax
 from ..shapes import TensorSpec
 from .onnx_elementwise import combine

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._core.norm import BatchNormInfer, BatchNormTrain, LocalResponse, Response
+from .._core.norm import LocalResponse, Response
+from .._core.norm_batch import BatchNormInfer, BatchNormTrain
 from ..graph import Value
 from .base import Build, Layer
 

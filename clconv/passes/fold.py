@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .._core.norm import BatchNormInfer
+from .._core.norm_batch import BatchNormInfer
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
 from ..shapes import TensorSpec

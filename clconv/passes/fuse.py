@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._core.activation import Activation
 from .._core.elementwise import Add
 from .._core.layer import Residual
+from .._core.norm_batch import BatchNormTrain
 from ..graph import Graph, Node, Value
 
 
@@ -36,11 +37,11 @@ def fuse_activations(graph: Graph) -> None:
     graph.nodes = kept
 
 
-def fuse_sums(graph: Graph) -> None:
+def fuse_sums(graph: Graph, *, train: bool = False) -> None:
     """conv -> add (-> activation) becomes one layer: the convolution adds the other term to what it computes.
 
-    Of two convolutions the later one takes the sum, so that the other's output is there already. Test-time mode only:
-    the layer has no gradient.
+    In training, where such a convolution has no gradient, batch normalisation does so. Of two terms that could the later
+    one takes the sum, so that the other's value is there already.
     """
     readers = graph.readers()
     outputs = set(graph.outputs.values())
@@ -52,7 +53,8 @@ def fuse_sums(graph: Graph) -> None:
             return False
         node = value.producer
         return (
-            isinstance(node.layer, Residual)
+            isinstance(node.layer, (BatchNormTrain if train else Residual))
+            and value is node.outputs[0]
             and node.layer.activation == "none"
             and not node.layer.adds
             and value not in outputs
@@ -78,5 +80,5 @@ def _add_in(conv: Node, add: Node, other: object) -> None:
     assert isinstance(other, Value)
     conv.layer = conv.layer.with_(adds=True, activation=add.layer.activation, slope=add.layer.slope)
     conv.inputs = (*conv.inputs, other)
-    conv.outputs = add.outputs
+    conv.outputs = (*add.outputs, *conv.outputs[1:])
     add.outputs[0].producer = conv

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .._core.loss import Loss
-from .._core.norm import BatchNormInfer, BatchNormTrain
+from .._core.norm_batch import BatchNormInfer, BatchNormTrain
 from ..graph import Graph, Node, Operand, Value
 
 
@@ -81,8 +81,8 @@ def _again(graph: Graph, node: Node, copies: dict[Value, Value]) -> None:
     layer, inputs = node.layer, node.inputs
     if isinstance(layer, BatchNormTrain):
         infer = BatchNormInfer(layer.eps, inverted=True)
-        infer.activation, infer.slope = layer.activation, layer.slope
-        layer, inputs = infer, (*inputs[:3], *node.outputs[1:])
+        again = infer.with_(activation=layer.activation, slope=layer.slope, adds=layer.adds)
+        layer, inputs = again, (*inputs[:3], *node.outputs[1:], *inputs[5:])
     outputs = graph.add(layer, [_replaced(operand, copies) for operand in inputs], node.name)
     copies.update(zip(node.outputs, outputs, strict=False))
 

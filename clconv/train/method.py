@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .. import passes
-from .._core.norm import BatchNormTrain
+from .._core.norm_batch import BatchNormTrain
 from ..device import DeviceFacts
 from ..graph import Graph
 from ..nn.network import Network

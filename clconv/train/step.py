@@ -42,6 +42,7 @@ def training_graph(
     """
     graph = network.graph(images, train=True)
     passes.fuse_activations(graph)
+    passes.fuse_sums(graph, train=True)
     scores = graph.outputs.pop("y")
     loss_value, correct, dscores = add_loss(graph, scores, loss, batch)
     step = Step(optimizer.rule, summed)
