@@ -92,6 +92,31 @@ def test_slopes_are_taken_elsewhere_with_the_same_bits(device, monkeypatch, netw
     assert_same(found, trained(device, network, cc.SGD(0.05, momentum=0.9), x, y))
 
 
+def normalised():
+    """Batch normalisation in front of sums and of all kinds of activations, 6 channels included."""
+    x = cc.ReLU()(cc.BatchNorm()(cc.Conv(16, 3, pad=1)(cc.Input(3, 12, 12))))
+    x = cc.ReLU6()(cc.Add()(x, cc.BatchNorm()(cc.Conv(16, 3, pad=1)(x))))
+    x = cc.Add()(
+        cc.BatchNorm()(cc.Conv(6, 3, stride=2, pad=1, rounding="floor")(x)), cc.BatchNorm()(cc.Conv(6, 2, 2)(x))
+    )
+    x = cc.LeakyReLU()(cc.BatchNorm()(cc.Conv(6, 1)(x)))
+    x = cc.Sigmoid()(cc.BatchNorm()(cc.Conv(6, 1)(x)))
+    return cc.Net(cc.FC(5)(cc.Tanh()(cc.BatchNorm()(x)))).network
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "gpu"])
+def test_normalisation_takes_sums_and_slopes_with_the_same_bits(device, monkeypatch, kernels):
+    monkeypatch.setenv("CLCONV_KERNELS", kernels)
+    device, network, optimizer = choose(device.key), normalised(), cc.SGD(0.05, momentum=0.9)
+    x, y = batch(network)
+    kinds = [type(n.layer).__name__ for n in step.training_graph(network, len(x), "softmax", optimizer).nodes]
+    assert (kinds.count("BatchNormTrain"), kinds.count("ActivationGrad")) == (7, 1)
+    found = trained(device, network, optimizer, x, y)
+    for name in ("fuse_sums", "fuse_activations"):
+        monkeypatch.setattr(passes, name, lambda graph, train=False: None)
+    assert_same(found, trained(device, network, optimizer, x, y))
+
+
 def step_peak(device, network):
     return Trainer(network, device, "softmax", cc.SGD(0.05, momentum=0.9)).plan("train", 64).peak_bytes
 
@@ -126,6 +151,7 @@ def everything():
     a = cc.ReLU()(cc.BatchNorm()(cc.Conv(16, 3, pad=1)(x)))
     b = cc.Tanh()(cc.BatchNorm()(cc.Conv(16, 3, pad=1, groups=2)(a)))
     a = cc.LRN()(cc.ReLU()(cc.Add()(a, b)))
+    a = cc.ReLU()(cc.Add()(a, cc.BatchNorm()(cc.Conv(16, 1)(a))))
     a = cc.MaxPool(2)(cc.Dropout(0.3)(a))
     a = cc.ReLU()(cc.Concat()(cc.Conv(16, 1)(a), cc.AvgPool(3, 1, pad=1)(cc.Sigmoid()(cc.Conv(8, 1)(a)))))
     a = cc.MaxPool(3, 2, pad=1, rounding="floor")(a)

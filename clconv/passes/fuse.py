@@ -40,8 +40,8 @@ def fuse_activations(graph: Graph) -> None:
 def fuse_sums(graph: Graph, *, train: bool = False) -> None:
     """conv -> add (-> activation) becomes one layer: the convolution adds the other term to what it computes.
 
-    In training, where such a convolution has no gradient, batch normalisation does so. Of two terms that could the later
-    one takes the sum, so that the other's value is there already.
+    In training, where such a convolution has no gradient, batch normalisation does so. Of two terms that could, the
+    later one takes the sum, so that the other's value is there already.
     """
     readers = graph.readers()
     outputs = set(graph.outputs.values())
