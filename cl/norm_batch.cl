@@ -39,6 +39,12 @@
 #define ACTIVATION 0
 #endif
 
+#if WG > 1
+#define CHUNK get_group_id(0)
+#else
+#define CHUNK get_global_id(0)
+#endif
+
 #define KERNEL __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1)))
 
 // Pixels first .. last - 1 of a chunk, in pieces of at most `most` that lie in one image.
@@ -73,7 +79,7 @@ static inline VF over_group(VF v, __local VF *shared)
 
 KERNEL void bn_parts(TENSOR(const, x), TENSOR(, parts), int chunks, int total, int blocks, int plane, int per_chunk)
 {
-    const int chunk = get_group_id(0), cb = get_global_id(1);
+    const int chunk = CHUNK, cb = get_global_id(1);
     const int first = chunk * per_chunk, last = min(first + per_chunk, total);
     VF mean = (VF)(0), m2 = (VF)(0);
 #if WG > 1
@@ -204,7 +210,7 @@ KERNEL void bn_grad_parts(TENSOR(const, x), TENSOR(const, dy), TENSOR(const, wei
                           TENSOR(const, mean), TENSOR(const, inverse), TENSOR(, parts), int chunks, int total, int blocks,
                           int plane, int per_chunk, float slope)
 {
-    const int chunk = get_group_id(0), cb = get_global_id(1);
+    const int chunk = CHUNK, cb = get_global_id(1);
     const int first = chunk * per_chunk, last = min(first + per_chunk, total);
     const VF middle = BLOCKS_AT(const, mean)[cb], offset = BLOCKS_AT(const, bias)[cb];
     const VF scale = BLOCKS_AT(const, weight)[cb] * BLOCKS_AT(const, inverse)[cb];

@@ -208,10 +208,8 @@ class ConvGradW(WeightGradient):
             if chunks > 1:
                 launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
             return
-        k, c_group, r, s = self.spec.shape
-        groups = self.spec.groups
-        c = c_group * groups
-        n, _, p, q = dy.spec.shape
+        (k, c_group, r, s), groups = self.spec.shape, self.spec.groups
+        c, (n, _, p, q) = c_group * groups, dy.spec.shape
         depth = filter_blocks(k, c, groups, block)
         tile = gradient_tile(rec.facts, self.spec, x.spec.layout == "plain")
         geometry = [n, c, *x.spec.shape[2:], k, p, q, *self.window.args()]
