@@ -1,12 +1,14 @@
 """Fixtures: every working device in turn, and the folder of real data.
 
-`device` runs a test once per working device. Oclgrind takes part when the tests run under it
+`device` runs a test once per working device; where the test is marked "shared", each of its cases runs on one of them,
+in turn: for what is the same on all, and whose kernels have tests of their own. Oclgrind takes part when the tests run under it
 (`oclgrind python -m pytest`). CLCONV_REQUIRE_DRIVERS=3 makes fewer than three working drivers a failure.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ def _name(info: DeviceInfo) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_data: needs the folder that CLCONV_TEST_DATA names")
+    config.addinivalue_line("markers", "shared: the devices share the cases, each runs on one")
     config.addinivalue_line("markers", "small: fit for a simulator of a device")
     config.stash[DEVICES] = working()
     required = int(settings.get("CLCONV_REQUIRE_DRIVERS") or 0)
@@ -57,6 +60,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = [_name(info) for info in found]
         ids = [n if names.count(n) == 1 else f"{n}-{info.key}" for n, info in zip(names, found, strict=True)]
         metafunc.parametrize("device", found, ids=ids, indirect=True, scope="session")
+
+
+SELDOM = 8  # how many cases of a shared test are one for a driver that compiles slowly
+
+
+def takes(info: DeviceInfo, number: int, devices: list[DeviceInfo]) -> bool:
+    """Whether a device takes the case of this number: they take turns; a renderer of software takes a few besides."""
+    if info.facts.loop_limit:
+        return number % SELDOM == 0
+    quick = [each for each in devices if not each.facts.loop_limit]
+    return number % len(quick) == quick.index(info)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a shared test's cases, those stay that their device takes."""
+    seen: Counter[tuple[str, DeviceInfo]] = Counter()  # cases by test and device
+    kept, left = [], []
+    for item in items:
+        info = item.callspec.params.get("device") if hasattr(item, "callspec") else None
+        if info is None or item.get_closest_marker("shared") is None:
+            kept.append(item)
+            continue
+        test = item.nodeid.partition("[")[0], info
+        (kept if takes(info, seen[test], config.stash[DEVICES]) else left).append(item)
+        seen[test] += 1
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
 
 
 @pytest.fixture(scope="session")

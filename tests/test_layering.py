@@ -141,8 +141,8 @@ def test_kernel_files_introduce_themselves(path):
     assert len(text.splitlines()) <= 300
 
 
-@pytest.mark.parametrize("block", [16, 8, 4, 1])
-def test_every_kernel_file_compiles_for_every_block(block, monkeypatch):
+@pytest.mark.parametrize("block", [8, 1])
+def test_every_kernel_file_compiles_alone(block, monkeypatch):
     """With its defaults alone, on the default device."""
     monkeypatch.setenv("CLCONV_BLOCK", str(block))
     device = choose(choose().key)

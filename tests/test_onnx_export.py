@@ -50,6 +50,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * max(1, np.abs(b).max()))
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers(name, tmp_path, device):
     net = cc.Net([*BEFORE, *NETWORKS[name]], input_shape=(3, 15, 17), device=device, seed=3)
@@ -72,6 +73,7 @@ def test_graph(tmp_path, device):
         close(net.predict(images(net)), expected)
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("name", ["lenet", "resnet18", "squeezenet", "mobilenetv2"])
 def test_zoo(name, tmp_path, device):
     net = getattr(cc.zoo, name)(**({} if name == "lenet" else {"size": 64}), device=device)

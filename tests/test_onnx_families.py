@@ -124,20 +124,15 @@ CONVERSIONS = {
 }
 
 
-# Where every kernel takes seconds to compile, these stand for all.
-FEW = ("efficientnet", "shufflenet_v2", "convnext", "srgan", "group_norm")
-
-
 def family(name, opset):
     parts, shape = FAMILIES[name]
     torch.manual_seed(0)
     return exported(nn.Sequential(*parts()), *shape, opset=opset), shape
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name, tmp_path, device):
-    if device.facts.platform_name == "rusticl" and name not in FEW:
-        pytest.skip("its compiler takes minutes for all families; a few stand for them")
     content, shape = family(name, 17)
     agree(content, tmp_path, device, *shape)
     assert conversions(content) <= CONVERSIONS.get(name, 0)

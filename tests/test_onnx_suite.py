@@ -8,11 +8,11 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
+from conftest import DEVICES, takes  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 from onnx.backend.test.loader import load_model_tests  # noqa: E402
 
 import clconv.onnx_backend as backend  # noqa: E402
-from clconv import device as devices  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of onnx, which makes its data by NumPy
 
@@ -65,6 +65,7 @@ def same(got, expected, case):
         np.testing.assert_allclose(a, b, rtol=case.rtol, atol=case.atol, err_msg=case.name)
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_nodes(operator, node_tests, device):
     assert node_tests[operator]
@@ -87,11 +88,13 @@ def from_folder(folder, stem):
 
 
 @pytest.mark.parametrize("kind", ["pytorch-converted", "pytorch-operator"])
-def test_models_from_pytorch(kind, device):
+def test_models_from_pytorch(kind, device, request):
+    """The devices share them: the operators are tested on each, how they are put together on one."""
     cases = [case for case in load_model_tests(kind=kind) if CONVERTED.match(case.name)]
     assert len(cases) > 20
-    if device.key != devices.choose().key:  # the operators are tested there; how they are put together, here
-        cases = cases[::4]
+    working = request.config.stash[DEVICES]
+    (info,) = (each for each in working if each.key == device.key)
+    cases = [case for number, case in enumerate(cases) if takes(info, number, working)]
     for case in cases:
         rep = backend.prepare(onnx.load(os.path.join(case.model_dir, "model.onnx")), device.key)
         folder = os.path.join(case.model_dir, "test_data_set_0")
