@@ -176,7 +176,8 @@ class Session:
             plans = [executable.plan for executable in self._executables.values()]
             if not plans:
                 return None
-            batch = max(plans, key=lambda plan: plan.arena_bytes).graph.inputs["x"].spec.shape[0]
+            largest = max(plans, key=lambda plan: plan.arena_bytes)
+            batch = next(iter(largest.graph.inputs.values())).spec.shape[0]
             held = {tag: size for tag, size in self.allocator.by_tag.items() if tag != ARGUMENTS}
             return Usage(mode, batch, self.planned_bytes, self.allocator.peak_bytes, held)
 
@@ -231,7 +232,7 @@ class Session:
         if plan.host_bytes > self._host.nbytes:
             self._executables.clear()
             self._host = np.empty(plan.host_bytes, np.uint8)
-        wanted = [max(size, planner.ALIGN) for size in plan.arena.slab_bytes]
+        wanted = [max(size, planner.ALIGN) for size in plan.slab_bytes]
         held = [slab.nbytes for slab in self._arena]
         if len(wanted) <= len(held) and all(w <= h for w, h in zip(wanted, held, strict=False)):
             return

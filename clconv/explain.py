@@ -10,13 +10,12 @@ from itertools import groupby
 from typing import Any
 
 from ._core.layer import Cost
-from ._core.layout import Settle, ShiftRows, ToBlocks, ToPlain, Upload
+from ._core.layout import ToBlocks, ToPlain
 from .graph import Value
 from .plan import MAPPED, STREAMED, Plan
-from .planner import Step, format_bytes
-from .planner.prices import PRICES, price_of
-from .planner.steps import Reads
-from .shapes import TensorSpec
+from .planner import format_bytes
+from .planner.prices import PRICES
+from .pricing import step_cost, step_price
 from .tables import table
 from .timeline import served
 
@@ -101,40 +100,6 @@ class Explanation:
         header = ("layers", "how", "weights", "convolutions", "live MiB", "GFLOP", "moved MiB", "steps", "time")
         lines = table(header, cells, right=(4, 5, 6, 7, 8), flexible=(0, 3))
         return "\n".join([*totals, *(f"  {line}" for line in self.told), *lines])
-
-
-def step_cost(plan: Plan, step: Step) -> Cost:
-    """What one step takes: of a strip, its share."""
-    if isinstance(step.layer, ShiftRows):
-        moved = step.inputs[0]
-        assert moved is not None and not isinstance(moved, tuple)
-        share = step.layer.rows / moved.spec.shape[2]
-        return Cost(0, int(2 * share * moved.spec.nbytes(plan.facts.block)))
-    if isinstance(step.layer, Settle):
-        return Cost(0, 0)
-    if isinstance(step.layer, Upload):
-        return Cost(0, sum(2 * view.spec.nbytes(plan.facts.block) for view in step.outputs))
-    if step.whole or not step.outputs:
-        return plan.costs[step.node]
-    return step.layer.cost([_spec(reads) for reads in step.inputs], [view.spec for view in step.outputs], plan.facts)
-
-
-def _spec(reads: Reads) -> TensorSpec | None:
-    if reads is None:
-        return None
-    if not isinstance(reads, tuple):
-        return reads.spec
-    n, _, h, w = reads[0].spec.shape
-    return TensorSpec((n, sum(view.spec.shape[1] for view in reads), h, w))
-
-
-def step_price(plan: Plan, step: Step) -> float:
-    """Modelled time of a step, in operations as `planner.prices` counts them."""
-    layer, facts = step.layer, plan.facts
-    if isinstance(layer, Settle | ShiftRows | Upload):
-        return price_of(step_cost(plan, step), facts)
-    specs = [_spec(reads) for reads in step.inputs]
-    return price_of(layer.effort(specs, [view.spec for view in step.outputs], facts, step.choice), facts)
 
 
 def step_seconds(plan: Plan) -> list[float]:

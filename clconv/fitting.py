@@ -78,6 +78,9 @@ class Fitting:
             return plan
         if not self._maps(0) and (plan := self.whole(limit, exact=exact)) is not None:
             return plan
+        return self._best_strips(limit, exact)
+
+    def _best_strips(self, limit: int, exact: bool) -> Plan | None:
         found = [self._strips(variant, limit) for variant in self._variants(exact)]
         return min((each for each in found if each is not None), key=lambda each: each[0], default=(0, None))[1]
 
@@ -94,6 +97,18 @@ class Fitting:
             if not self._maps(variant) and (plan := self._streamed(variant, limit)) is not None:
                 return plan
         return None
+
+    def lean(self, limit: int, *, exact: bool = False, strips: bool = True) -> Plan | None:
+        """The cheapest plan that fits and keeps only small weights on the device, or None.
+
+        Args:
+            strips: layers may run in strips.
+        """
+        for variant in self._variants(exact):
+            plan = self._whole(variant, True) if self._maps(variant) else self._streamed(variant, limit, every=True)
+            if plan is not None and plan.peak_bytes <= limit:
+                return plan
+        return self._best_strips(limit, exact) if strips else None
 
     def _resident(self, variant: int, limit: int) -> Plan | None:
         """The plan with all layers whole and all weights on the device, or mapped; None where neither fits."""
@@ -142,7 +157,7 @@ class Fitting:
         values = [v for v in self._graph(variant).persistent.values() if v.role == "param"]
         return sorted((v for v in values if v.spec.nbytes(size) >= SMALL_BYTES), key=lambda v: -v.spec.nbytes(size))
 
-    def _streamed(self, variant: int, limit: int) -> Plan | None:
+    def _streamed(self, variant: int, limit: int, *, every: bool = False) -> Plan | None:
         """The plan that streams as few weights as it must, in the largest parts that fit; None where none fits."""
         weights = self._weights(variant)
         for part in (size for size in PART_BYTES if size <= self.facts.max_alloc_bytes):
@@ -154,7 +169,7 @@ class Fitting:
                     self._plans[key] = make_plan(self._graph(variant), self.facts, streams=streams)
                 return self._plans[key]
 
-            low, high = 1, len(weights)
+            low, high = len(weights) if every else 1, len(weights)
             if not weights or plan(high).peak_bytes > limit:
                 continue
             while low < high:

@@ -16,7 +16,9 @@ from .fitting import Fitting
 from .graph import Graph
 from .nn.network import Network
 from .packing import Array
+from .passes import FEATURES
 from .plan import Plan
+from .relay import batch_of, batch_price, chained, largest
 from .spilling import Fittings
 from .terms import DEFAULT, Terms
 from .train.fit import evaluate
@@ -60,15 +62,23 @@ class Inference:
         """
         return self._fitting(what, batch, network or self.network).plan(budget, terms)
 
-    def _fitting(self, what: str, batch: int, network: Network, images: int = 0) -> Fittings:
-        """Plans for a batch; algorithms are chosen as for `images` (0: as many as are in it)."""
-        key = (what, batch, network.input_shape, images)
+    def _fitting(self, what: str, batch: int, network: Network, images: int = 0, stage: int | None = None) -> Fittings:
+        """Plans for a batch; algorithms are chosen as for `images` (0: as many as are in it).
+
+        Args:
+            stage: 0 or 1 of the two that `passes.divide` makes; None: both in one.
+        """
+        key = (what, batch, network.input_shape, images, stage)
 
         def graph(fast: bool, spilled: int) -> Graph:
             made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(made, self.device.facts.block)
             if fast:
                 passes.use_winograd(made, self.device.facts, train=False, images=images)
+            if stage is not None:
+                parts = passes.divide(made)
+                assert parts is not None
+                made = parts[stage]
             passes.spill(made, self.device.facts.block, spilled)
             return made
 
@@ -116,28 +126,53 @@ class Inference:
         if self.network.fixed_batch is not None:
             batch = self.network.fixed_batch
             return batch, self._fitting(what, batch, network).plan(budget, terms)
-        images = equal_share(count, most) if terms.exact else 0
+        full = equal_share(count, most)
+        images = full if terms.exact else 0
         while True:
             batch = equal_share(count, most)
             fitting = self._fitting(what, batch, network, images)
-            if batch == 1:
-                return 1, fitting.plan(budget, terms)
             # A smaller batch costs less time than strips.
-            found = fitting.whole(budget, exact=terms.exact)
-            if found is not None:
-                return batch, found
+            if batch == 1 or (found := fitting.whole(budget, exact=terms.exact)) is not None:
+                break
             most = batch // 2
+        plan = fitting.plan(budget, terms) if batch == 1 else found
+        assert plan is not None
+        if batch < full and what == OUTPUT and terms.spill is None:
+            relay = self._relay(full, budget or self.device.facts.global_bytes, network, images, terms.exact)
+            if relay is not None and batch_price(relay, count) < batch_price(plan, count):
+                return batch_of(relay), relay
+        return batch, plan
+
+    def _relay(self, count: int, limit: int, network: Network, images: int, exact: bool) -> Plan | None:
+        """The plan in two stages for a batch, or None where there is none that fits."""
+        graph = network.graph(count, train=False)
+        passes.for_inference(graph, self.device.facts.block)
+        if passes.divide(graph) is None:
+            return None
+        stages = []
+        for stage in (0, 1):
+
+            def fit(batch: int, strips: bool, stage: int = stage) -> Plan | None:
+                fitting = self._fitting(OUTPUT, batch, network, images, stage)
+                return fitting.lean(limit, exact=exact, strips=strips)
+
+            stages.append(largest(count, fit))
+        front, behind = stages
+        if front is None or behind is None:
+            return None
+        plan = chained(front, behind)
+        return plan if plan.peak_bytes <= limit else None
 
     def open(self, plan: Plan, arrays: Mapping[str, Array], budget: int | None) -> Session:
         """A session with the weights that the plan reads; the one at hand where it serves."""
         if self._session is not None and plan is self._opened and self._session.allocator.budget == budget:
             return self._session
         places = plan.residence.places
-        held = tuple((name, value.spec, places[name][0]) for name, value in plan.graph.persistent.items())
+        held = tuple((name, value.spec, places[name][0]) for name, value in plan.persistent.items())
         if self._session is None or self._loaded != held or self._session.allocator.budget != budget:
             self.release()
             session = Session(self.device, budget)
-            session.load(plan.graph.persistent, arrays, plan.residence)
+            session.load(plan.persistent, arrays, plan.residence)
             self._session, self._loaded = session, held
         self._opened = plan
         return self._session
@@ -168,15 +203,22 @@ def run_batches(
 ) -> dict[str, Array]:
     """All outputs for all images, `batch` at a time; the last run is filled up with zeros.
 
+    Of a plan in two stages the first takes `batch`, the second as many as it was made for.
+
     Args:
         finish: makes named outputs of the results of a run of `batch` images.
 
     Raises:
         ShapeError: an output does not have one part for each image, and there are several runs.
     """
+    if plan.behind is not None:
+        found = [session.run(plan, {"x": filled(part, batch)})[FEATURES][: len(part)] for part in _parts(x, batch)]
+        x, plan = np.concatenate(found), plan.behind
+        batch = batch_of(plan)
+    (fed,) = plan.graph.inputs
     runs: list[dict[str, Array]] = []
     for part in _parts(x, batch):
-        results = session.run(plan, {"x": filled(part, batch)})
+        results = session.run(plan, {fed: filled(part, batch)})
         named = finish(results, batch)
         runs.append({name: _cut(array, len(part), batch) for name, array in named.items()})
     if len(runs) == 1:

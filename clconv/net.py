@@ -354,7 +354,8 @@ class Net:
                 if self._held is None:  # not by `self.network`, whose own size may be one that does not work
                     self._held = network.initial(self._seed)
                 session = self._open(plan, budget)
-                session.prepare(plan, build_progress)
+                for stage in plan.stages:
+                    session.prepare(stage, build_progress)
                 outputs = run_batches(session, plan, x, batch, network.outputs)
         else:
             types = network.output_types(network.batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from . import planner
 from ._core.layer import Choice, Cost
@@ -81,6 +82,7 @@ class Plan:
         segments: the nodes that run in strips.
         told: what was done so that it takes less memory, for people.
         hosted, host: what waits in host memory, and where in it.
+        behind: what takes this plan's results of several runs at once; both share one arena.
     """
 
     graph: Graph
@@ -95,11 +97,27 @@ class Plan:
     told: tuple[str, ...] = ()
     hosted: list[planner.Interval] = field(default_factory=list)
     host: planner.Arena = field(default_factory=lambda: planner.Arena([], []))
+    behind: Plan | None = None
+
+    @property
+    def stages(self) -> tuple[Plan, ...]:
+        """The plans that run one after the other."""
+        return (self, self.behind) if self.behind is not None else (self,)
+
+    @property
+    def slab_bytes(self) -> list[int]:
+        """Bytes of each slab of the arena, for all stages."""
+        return [max(sizes) for sizes in zip_longest(*(plan.arena.slab_bytes for plan in self.stages), fillvalue=0)]
+
+    @property
+    def persistent(self) -> dict[str, Value]:
+        """What outlives runs, by name, for all stages."""
+        return {name: value for plan in self.stages for name, value in plan.graph.persistent.items()}
 
     @property
     def arena_bytes(self) -> int:
         """Bytes for inputs, activations, gradients and workspace together."""
-        return self.arena.nbytes
+        return sum(self.slab_bytes)
 
     @property
     def weight_bytes(self) -> int:
@@ -124,7 +142,7 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """All device memory that running this plan takes; asserted equal to the allocator's peak."""
-        return self.arena.nbytes + self.residence.nbytes()
+        return self.arena_bytes + self.residence.nbytes()
 
     @property
     def host_bytes(self) -> int:

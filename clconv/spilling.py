@@ -32,6 +32,10 @@ class Fittings:
         """The fastest plan without strips and without waiting in host memory that fits, or None."""
         return self._fitting(0).whole(budget, exact=exact)
 
+    def lean(self, limit: int, *, exact: bool = False, strips: bool = True) -> Plan | None:
+        """See `Fitting.lean`; nothing waits in host memory."""
+        return self._fitting(0).lean(limit, exact=exact, strips=strips)
+
     def plan(self, budget: int | None, terms: Terms = DEFAULT, who: str = "net") -> Plan:
         """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
 

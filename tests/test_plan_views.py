@@ -9,8 +9,9 @@ from PIL import Image
 import clconv as cc
 from clconv.cli import main
 from clconv.errors import ArgumentError, BudgetError
-from clconv.explain import explain, step_cost, step_seconds
+from clconv.explain import explain, step_seconds
 from clconv.plots import plot_plan
+from clconv.pricing import step_cost
 from clconv.timeline import timeline, trace
 
 PATTERN = "INPUT 64x64x3 -> [[CONV 3x3x32 -> RELU]*2 -> POOL]*2 -> FC 10"

@@ -2,6 +2,7 @@
 
 from ..graph import Graph
 from .concat import read_pieces
+from .divide import FEATURES, divide
 from .fold import fold_batchnorm
 from .fuse import fuse_activations, fuse_sums
 from .layout import convert_layouts
@@ -12,7 +13,9 @@ from .step import fuse_updates
 from .winograd import use_winograd
 
 __all__ = [
+    "FEATURES",
     "convert_layouts",
+    "divide",
     "fold_batchnorm",
     "for_inference",
     "fuse_activations",

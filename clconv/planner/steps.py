@@ -176,12 +176,13 @@ def _sliced(found: Schedule, node: Node, facts: DeviceFacts, choose: Choose, str
     k, unit = y.spec.shape[1], slice_blocks(weight.spec) * facts.block
     per_unit = weight.spec.nbytes(facts.block) // blocks(k, unit)
     size = max(1, streams[weight] // per_unit) * unit
+    whole = _stage(found, [node], {value: nbytes for value, nbytes in streams.items() if value is not weight})
     for begin in range(0, k, size):
         channels = (begin, min(begin + size, k))
         staged = _upload(found, node, View(weight, channels=channels))
 
         def part(operand: Operand, channels: tuple[int, int] = channels) -> Reads:
-            return _view(operand, lambda value: View(value, channels=channels))
+            return _view(operand, lambda value: View(whole.get(value, value), channels=channels))
 
         inputs = (_view(node.inputs[0], None), View(staged), *(part(operand) for operand in node.inputs[2:]))
         output = View(y, channels=channels)
