@@ -1,42 +1,40 @@
 // conv_winograd.cl -- 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products per 16 outputs, not 144.
 //
-//   winograd_filter   u = G w G^T for each pair of channels, once per weight; FLIP: taps reversed (input gradient)
-//   winograd_conv     y = f(residual + b + A^T [ sum over c of u (B^T d B) ] A), fused per block of tiles
+//   winograd_filter   u = G w G^T for each pair of channels, in memory: for kernels of the GPU class
+//   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles
 //
-// Tensors   w filter blocks; u [ceil(K/2B)][36][C][2][B]; x, y channel blocks; bias [K/B][B];
-//           scratch: per work-item 36 * block_tiles * (C + KC*B) values, C padded to blocks
+// Tensors   w filter blocks, taps reversed with FLIP (input gradient); u [ceil(K/2B)][36][C][2][B]; x, y channel
+//           blocks; bias [K/B][B]; scratch: per work-item 36 * (plane + 2*block_tiles) + 6 * (2*B*chunk + 1) vectors,
+//           plane the odd one of block_tiles * C/B and the number above
 // Launch    winograd_filter: one item per (output block, input channel). winograd_conv: `workers` persistent items;
 //           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
-//           the tiles into its scratch (which stays in the cache), multiplies 36 small matrices and transforms back.
-// Tunables  WT  tiles per register tile (default 14)   KC  output blocks between two transforms back, even (default 4)
-// Order     tiles lie on the grid of the whole image, each sum runs over c: same bits for every block size.
+//           the tiles into its scratch, which stays in the cache, and then the filters, for all these tiles: a row of
+//           the 36 values and `chunk` channel blocks at a time, so that they stay in the innermost cache. So memory
+//           holds and moves filters of 9 values, not of 36, and training has no launches for them.
+// Tunables  WT   tiles per register tile (default 7)
+//           FEW  1: block_tiles is WT; transformed filters stay in registers, of 6*WT sums. Two output blocks at a time
+//                else, and 2*WT sums (default 0)
+//           PREFETCH  1: the compiler has __builtin_prefetch (default 0); with FEW, reading filters takes longest
+// Order     tiles lie on the grid of the whole image, each sum runs over c: same bits for every block size and chunk.
 // Accuracy  the transforms amplify rounding: errors are within 16 times the direct kernel's bound
 //           (Lavin and Gray 2016; measured in tests/test_winograd.py).
 
 #include "winograd.h"
 
 #ifndef WT
-#define WT 14
+#define WT 7
 #endif
-#ifndef KC
-#define KC 4
+#ifndef FEW
+#define FEW 0
 #endif
 #ifndef FLIP
 #define FLIP 0
 #endif
+#ifndef PREFETCH
+#define PREFETCH 0
+#endif
 
-// One dimension of G w: 3 values to 6.
-#define FILTER_6(o, stride, a, b, c)                                \
-    {                                                               \
-        const VF even = (a + c) * (real)(-1.0 / 6), odd = b * (real)(-1.0 / 6);  \
-        const VF wide = a * (real)(1.0 / 24) + c * (real)(1.0 / 6), half_odd = b * (real)(1.0 / 12); \
-        o[0] = a * (real)0.25;                                      \
-        o[stride] = even + odd;                                     \
-        o[2 * stride] = even - odd;                                 \
-        o[3 * stride] = wide + half_odd;                            \
-        o[4 * stride] = wide - half_odd;                            \
-        o[5 * stride] = c;                                          \
-    }
+#define TAP(r, s) ((FLIP ? 8 - 3 * (r) - (s) : 3 * (r) + (s)) * B)
 
 __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_blocks, int c_blocks)
 {
@@ -46,13 +44,12 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
     const int c = item % (c_blocks * B), kb = item / (c_blocks * B);
     const size_t plane = (size_t)c_blocks * B * 2;
     __global VF *target = BLOCKS_AT(, u) + kb / 2 * 36 * plane + c * 2 + kb % 2;
+    __global const VF *w = BLOCKS_AT(const, w) + ((size_t)kb * c_blocks + c / B) * 9 * B + c % B;
     VF taps[9], rows[18];
     for (int t = 0; t < 9; t++)
-        taps[t] = kb < k_blocks
-                      ? BLOCKS_AT(const, w)[(((size_t)kb * c_blocks + c / B) * 9 + (FLIP ? 8 - t : t)) * B + c % B]
-                      : (VF)(0);
+        taps[t] = kb < k_blocks ? w[TAP(t / 3, t % 3)] : (VF)(0);
     for (int s = 0; s < 3; s++)
-        FILTER_6((rows + s), 3, taps[s], taps[3 + s], taps[6 + s])
+        FILTER_6(rows + s, 3, taps[s], taps[3 + s], taps[6 + s])
     for (int i = 0; i < 6; i++) {
         VF out[6];
         FILTER_6(out, 1, rows[3 * i], rows[3 * i + 1], rows[3 * i + 2])
@@ -61,15 +58,97 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
     }
 }
 
+// Row i of G w at column s of the taps; where i is a constant, one to three loads are left.
+static inline VF filter_row(__global const VF *w, int i, int s)
+{
+    if (i == 0 || i == 5)
+        return w[TAP(i ? 2 : 0, s)];
+    const VF wide = fma((VF)(i < 3 ? 1 : 4), w[TAP(2, s)], w[TAP(0, s)]);
+    return fma((VF)((i < 3 ? 1 : 2) * (i % 2 ? 1 : -1)), w[TAP(1, s)], wide);
+}
+
+#if FEW
+// Adds row i of the products of WT tiles and an output block to `sums`, over the `channels` of a block whose
+// transformed inputs are v, stride values from one of the 36 to the next; `first`: sums begin at zero. Meanwhile some of
+// the filters `ahead`, of the next block, are fetched: 2 vectors for each channel.
+static inline void add_row(const int i, __global const VF *w, __global const real *v, size_t stride, int channels,
+                           int first, __global VF *sums, __global const VF *ahead)
+{
+    VF acc[6 * WT];
+    UNROLL for (int n = 0; n < 6 * WT; n++)
+        acc[n] = first ? (VF)(0) : sums[n];
+    for (int c = 0; c < channels; c++) {
+        VF u[6];
+        const VF w0 = filter_row(w + c, i, 0), w1 = filter_row(w + c, i, 1), w2 = filter_row(w + c, i, 2);
+        FILTER_6(u, 1, w0, w1, w2)
+#if PREFETCH
+        if (i < 5) { // 9 * B in all
+            __builtin_prefetch((const void *)(size_t)(ahead + (i * B + c) * 2), 0, 2);
+            __builtin_prefetch((const void *)(size_t)(ahead + (i * B + c) * 2 + 1), 0, 2);
+        }
+#endif
+        UNROLL for (int t = 0; t < WT; t++) {
+            UNROLL for (int j = 0; j < 6; j++)
+                acc[j * WT + t] = fma((VF)(v[j * stride + t * B + c]), u[j], acc[j * WT + t]);
+        }
+    }
+    UNROLL for (int n = 0; n < 6 * WT; n++)
+        sums[n] = acc[n];
+}
+#else
+// Row i of the transformed filters of `chunk` channel blocks: u[6][channels][2], `stride` vectors from one of the 6 to
+// the next, for one of the two output blocks.
+static inline void transform_filters(const int i, __global const VF *w, int chunk, __global VF *u, size_t stride)
+{
+    for (int cb = 0; cb < chunk; cb++)
+        for (int c = 0; c < B; c++) {
+            __global const VF *tap = w + (size_t)cb * 9 * B + c;
+            const VF w0 = filter_row(tap, i, 0), w1 = filter_row(tap, i, 1), w2 = filter_row(tap, i, 2);
+            FILTER_6(u, stride, w0, w1, w2)
+            u += 2;
+        }
+}
+
+// Adds the products of WT tiles and two output blocks to `sums`, over `channels` channels in blocks, of which v are the
+// transformed inputs, plane values from one block to the next. From one output block to the next are `other` sums.
+static inline void add_products(__global const VF *u, __global const real *v, size_t plane, int channels, int first,
+                                __global VF *sums, size_t other)
+{
+    VF even[WT], odd[WT];
+    UNROLL for (int i = 0; i < WT; i++) {
+        even[i] = first ? (VF)(0) : sums[i];
+        odd[i] = first ? (VF)(0) : sums[other + i];
+    }
+    for (; channels > 0; channels -= B, v += plane)
+        for (int c = 0; c < min(B, channels); c++) {
+            const VF w0 = u[0], w1 = u[1];
+            u += 2;
+            UNROLL for (int i = 0; i < WT; i++) {
+                const VF value = (VF)(v[i * B + c]);
+                even[i] = fma(value, w0, even[i]);
+                odd[i] = fma(value, w1, odd[i]);
+            }
+        }
+    UNROLL for (int i = 0; i < WT; i++) {
+        sums[i] = even[i];
+        sums[other + i] = odd[i];
+    }
+}
+#endif
+
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
-    PIECES_OF(x), TENSOR(const, u), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
-    TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left,
-    int tile_blocks, int block_tiles, int shares, int activation, float slope)
+    PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
+    TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out,
+    int q_out, int pad_top, int pad_left, int tile_blocks, int block_tiles, int shares, int chunk, int activation,
+    float slope)
 {
     const int worker = get_global_id(0), workers = get_global_size(0);
-    const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), pairs = (k_blocks + 1) / 2;
-    __global VF *spectra = BLOCKS_AT(, scratch) + (size_t)worker * 36 * block_tiles * (c_blocks + KC);
-    __global VF *products = spectra + (size_t)36 * block_tiles * c_blocks;
+    const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), units = (k_blocks + !FEW) / (2 - FEW);
+    // An odd number of vectors between what is read or written together: not all in one set of the cache.
+    const size_t plane = (size_t)c_blocks * block_tiles + 1 - c_blocks * block_tiles % 2;
+    const size_t row = 2 * B * chunk + 1, filter = (size_t)c_blocks * 9 * B;
+    __global VF *spectra = BLOCKS_AT(, scratch) + worker * (36 * (plane + 2 * block_tiles) + 6 * row);
+    __global VF *products = spectra + 36 * plane, *u = products + 72 * block_tiles;
     const int works = tile_blocks * shares, last_work = (long)works * (worker + 1) / workers;
     int transformed = -1;
     for (int work = (long)works * worker / workers; work < last_work; work++) {
@@ -77,79 +156,53 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
         for (int cb = t0 == transformed ? c_blocks : 0; cb < c_blocks; cb++)
             for (int t = 0; t < count; t++) {
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
-                const int row = tile / tiles_w % tiles_h * 4 - pad_top, col = tile % tiles_w * 4 - pad_left;
-                transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb), row, col, h_in, w_in,
-                                     spectra + (size_t)cb * block_tiles + t, (size_t)c_blocks * block_tiles);
+                const int top = tile / tiles_w % tiles_h * 4 - pad_top, left = tile % tiles_w * 4 - pad_left;
+                transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb), top, left, h_in, w_in,
+                                     spectra + (size_t)cb * block_tiles + t, plane);
             }
         transformed = t0;
-        // Output blocks in shares of whole pairs, KC at a time.
-        const int first = (long)pairs * share / shares * 2, last = (long)pairs * (share + 1) / shares * 2;
-        for (int kb0 = first; kb0 < last; kb0 += KC) {
-            const int chunk = min(KC, last - kb0);
-            for (int xi = 0; xi < 36; xi++)
-                for (int j = 0; j < chunk; j += 2) {
-                    __global const VF *filter = BLOCKS_AT(const, u) +
-                                                ((size_t)(kb0 + j) / 2 * 36 + xi) * c_blocks * B * 2;
-                    for (int t = 0; t < count; t += WT) {
-                        VF even[WT], odd[WT];
-                        UNROLL for (int i = 0; i < WT; i++)
-                            even[i] = odd[i] = (VF)(0);
-                        __global const VF *tap = filter;
-                        for (int cb = 0; cb < c_blocks; cb++) {
-                            __global const real *v =
-                                (__global const real *)(spectra + ((size_t)xi * c_blocks + cb) * block_tiles + t);
-                            const int channels = min(B, c_total - cb * B);
-                            for (int c = 0; c < channels; c++) {
-                                const VF w0 = tap[0], w1 = tap[1];
-                                tap += 2;
-                                UNROLL for (int i = 0; i < WT; i++) {
-                                    const VF value = (VF)(v[i * B + c]);
-                                    even[i] = fma(value, w0, even[i]);
-                                    odd[i] = fma(value, w1, odd[i]);
-                                }
-                            }
-                        }
-                        __global VF *product = products + ((size_t)xi * KC + j) * block_tiles + t;
-                        UNROLL for (int i = 0; i < WT; i++) {
-                            product[i] = even[i];
-                            product[block_tiles + i] = odd[i];
-                        }
-                    }
-                }
-            for (int j = 0; j < min(chunk, k_blocks - kb0); j++) {
-                const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb0 + j] : (VF)(0);
-                for (int t = 0; t < count; t++) {
-                    const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
-                    const int row = tile / tiles_w % tiles_h * 4, col = tile % tiles_w * 4;
-                    __global const VF *m = products + (size_t)j * block_tiles + t;
-                    VF half_way[24];
-                    UNROLL for (int i = 0; i < 6; i++) {
-                        const size_t s = (size_t)KC * block_tiles;
-                        output_4(m[i * s], m[(6 + i) * s], m[(12 + i) * s], m[(18 + i) * s], m[(24 + i) * s],
-                                 m[(30 + i) * s], half_way + i, 6);
-                    }
-                    __global VF *out = OUTPUT_BLOCK(y, n, kb0 + j) + row * q_out + col;
-                    __global const VF *add = BLOCKS_AT(const, residual) +
-                                             ((size_t)n * y_depth + kb0 + j) * residual_plane + row * q_out + col;
-                    UNROLL for (int p = 0; p < 4; p++) {
-                        VF results[4];
-                        __private VF *r = half_way + 6 * p;
-                        output_4(r[0], r[1], r[2], r[3], r[4], r[5], results, 1);
-                        if (row + p < p_out) {
-                            UNROLL for (int q = 0; q < 4; q++) {
-                                if (col + q < q_out) {
-                                    VF result = results[q] + offset;
-                                    if (residual_buffer)
-                                        result += add[p * q_out + q];
-                                    result = activate(result, activation, slope);
-                                    out[p * q_out + q] =
-                                        activation == SIGMOID ? keep_channels(result, kb0 + j, k_total) : result;
-                                }
-                            }
-                        }
-                    }
+        const int last = (long)units * (share + 1) / shares;
+        for (int unit = (long)units * share / shares; unit < last; unit++) {
+            const int kb0 = unit * (2 - FEW), together = min(2 - FEW, k_blocks - kb0);
+            __global const VF *filters = BLOCKS_AT(const, w) + kb0 * filter;
+#if FEW
+            for (int cb = 0; cb < c_blocks; cb++) {
+                const int channels = min(B, c_total - cb * B);
+                __global const VF *tap = filters + (size_t)cb * 9 * B;
+                __global const real *v = (__global const real *)(spectra + (size_t)cb * block_tiles);
+#define ADD_ROW(i) \
+    add_row(i, tap, v + i * 6 * plane * B, plane * B, channels, cb == 0, products + i * 6 * WT, tap + 9 * B);
+                ADD_ROW(0) ADD_ROW(1) ADD_ROW(2) ADD_ROW(3) ADD_ROW(4) ADD_ROW(5)
+            }
+#else
+            for (int cb = 0; cb < c_blocks; cb += chunk) {
+                const int blocks = min(chunk, c_blocks - cb);
+                for (int i = 0; i < 6; i++) {
+                    for (int j = 0; j < together; j++)
+                        transform_filters(i, filters + j * filter + (size_t)cb * 9 * B, blocks, u + j, row);
+                    for (int xi = i * 6; xi < i * 6 + 6; xi++)
+                        for (int t = 0; t < count; t += WT)
+                            add_products(u + (xi - i * 6) * row,
+                                         (__global const real *)(spectra + xi * plane + (size_t)cb * block_tiles + t),
+                                         (size_t)block_tiles * B, min(c_total - cb * B, blocks * B), cb == 0,
+                                         products + (size_t)xi * 2 * block_tiles + t, block_tiles);
                 }
             }
+#endif
+            for (int j = 0; j < together; j++)
+                for (int t = 0; t < count; t++) {
+                    const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
+                    const int top = tile / tiles_w % tiles_h * 4, left = tile % tiles_w * 4;
+                    const size_t at = (size_t)top * q_out + left;
+                    write_output_tile(
+                        products + (size_t)j * block_tiles + t, (2 - FEW) * block_tiles,
+                        OUTPUT_BLOCK(y, n, kb0 + j) + at,
+                        residual_buffer
+                            ? BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb0 + j) * residual_plane + at
+                            : 0,
+                        bias_buffer ? BLOCKS_AT(const, bias)[kb0 + j] : (VF)(0), top, left, p_out, q_out, kb0 + j,
+                        k_total, activation, slope);
+                }
         }
     }
 }

@@ -37,28 +37,9 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void winograd_output(
     if (kb >= BLOCKS(k_total))
         return;
     const int n = tile / (tiles_h * tiles_w), row = tile / tiles_w % tiles_h * 4, col = tile % tiles_w * 4;
-    const size_t stride = (size_t)2 * pairs * count;
-    __global const VF *product = BLOCKS_AT(const, m) + item;
-    VF half_way[24];
-    UNROLL for (int i = 0; i < 6; i++)
-        output_4(product[i * stride], product[(6 + i) * stride], product[(12 + i) * stride], product[(18 + i) * stride],
-                 product[(24 + i) * stride], product[(30 + i) * stride], half_way + i, 6);
-    const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0);
-    __global VF *out = OUTPUT_BLOCK(y, n, kb) + row * q_out + col;
-    __global const VF *add =
-        BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + row * q_out + col;
-    UNROLL for (int p = 0; p < 4; p++) {
-        VF results[4];
-        __private VF *r = half_way + 6 * p;
-        output_4(r[0], r[1], r[2], r[3], r[4], r[5], results, 1);
-        UNROLL for (int q = 0; q < 4; q++) {
-            if (row + p >= p_out || col + q >= q_out)
-                continue;
-            VF result = results[q] + offset;
-            if (residual_buffer)
-                result += add[p * q_out + q];
-            result = activate(result, activation, slope);
-            out[p * q_out + q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
-        }
-    }
+    const size_t at = (size_t)row * q_out + col;
+    __global const VF *add = BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + at;
+    write_output_tile(BLOCKS_AT(const, m) + item, (size_t)2 * pairs * count, OUTPUT_BLOCK(y, n, kb) + at,
+                      residual_buffer ? add : 0, bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0), row, col, p_out,
+                      q_out, kb, k_total, activation, slope);
 }

@@ -46,13 +46,53 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
     }
 }
 
-// One dimension of A^T m: 6 values to 4.
+// One dimension of G w, times (4, -6, -6, 24, 24, 1), so that its factors are whole: 3 values to 6.
+#define FILTER_6(o, stride, a, b, c)                            \
+    {                                                           \
+        const VF even = a + c, wide = fma((VF)(4), c, a);       \
+        (o)[0] = a;                                             \
+        (o)[stride] = even + b;                                 \
+        (o)[2 * (stride)] = even - b;                           \
+        (o)[3 * (stride)] = fma((VF)(2), b, wide);              \
+        (o)[4 * (stride)] = fma((VF)(-2), b, wide);             \
+        (o)[5 * (stride)] = c;                                  \
+    }
+
+// One dimension of A^T m, 6 values to 4, of products with such filters: 24 times too large.
 static inline void output_4(const VF m0, const VF m1, const VF m2, const VF m3, const VF m4, const VF m5,
                             __private VF *o, int stride)
 {
     const VF a = m1 + m2, b = m1 - m2, c = m3 + m4, d = m3 - m4;
-    o[0] = m0 + a + c;
-    o[stride] = fma((VF)(2), d, b);
-    o[2 * stride] = fma((VF)(4), c, a);
-    o[3 * stride] = fma((VF)(8), d, b) + m5;
+    o[0] = fma((VF)(6), m0, fma((VF)(-4), a, c));
+    o[stride] = fma((VF)(2), d, b * -4);
+    o[2 * stride] = (c - a) * 4;
+    o[3 * stride] = fma((VF)(24), m5, fma((VF)(8), d, b * -4));
+}
+
+// Transforms the products of a tile and output block `kb` back, m[xi * stride], and writes what lies in the image of
+// p_out rows and q_out columns; `out` and `add` (a residual, or NULL) point to the tile's first value, (row, col).
+static inline void write_output_tile(__global const VF *m, size_t stride, __global VF *out, __global const VF *add,
+                                     const VF offset, int row, int col, int p_out, int q_out, int kb, int k_total,
+                                     int activation, float slope)
+{
+    VF half_way[24];
+    UNROLL for (int i = 0; i < 6; i++)
+        output_4(m[i * stride], m[(6 + i) * stride], m[(12 + i) * stride], m[(18 + i) * stride], m[(24 + i) * stride],
+                 m[(30 + i) * stride], half_way + i, 6);
+    UNROLL for (int p = 0; p < 4; p++) {
+        VF results[4];
+        __private VF *r = half_way + 6 * p;
+        output_4(r[0], r[1], r[2], r[3], r[4], r[5], results, 1);
+        if (row + p < p_out) {
+            UNROLL for (int q = 0; q < 4; q++) {
+                if (col + q < q_out) {
+                    VF result = fma(results[q], (VF)((real)(1.0 / 576)), offset);
+                    if (add)
+                        result += add[p * q_out + q];
+                    result = activate(result, activation, slope);
+                    out[p * q_out + q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+                }
+            }
+        }
+    }
 }

@@ -49,6 +49,7 @@ class DeviceFacts:
         build_threads: programs that its compiler may build at once; 0: as many as there are processors.
         keeps_programs: its driver caches compiled kernels itself.
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.
+        prefetches: its compiler has __builtin_prefetch.
         maps_files: it reads host memory in place, so that weights can stay in a mapped file.
         joins: kernels of the processor class can be joined into one launch (joined.py).
         has_local: local memory is memory of its own, not a part of global memory.
@@ -75,6 +76,7 @@ class DeviceFacts:
     build_threads: int
     keeps_programs: bool
     loop_limit: int
+    prefetches: bool
     maps_files: bool
     joins: bool
     max_alloc_bytes: int
@@ -279,6 +281,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         build_threads=values["build_threads"],
         keeps_programs=bool(values["keeps_programs"]),
         loop_limit=values["loop_limit"],
+        prefetches=bool(values["prefetches"]),
         maps_files=bool(ask("host_unified_memory", kind == "cpu"))
         and bool(values["maps_files"])
         and settings.get("CLCONV_MAP_WEIGHTS") != "0",

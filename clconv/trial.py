@@ -174,7 +174,7 @@ class Bench:
         self.specs, self.out = node.input_specs(), node.outputs[0].spec
         self.choices = job.layer.choices(device.facts, self.specs, [self.out])
         raw = dict(self.arrays)
-        if isinstance(job.layer, WinogradConv2d):
+        if isinstance(job.layer, WinogradConv2d) and raw["w0"].shape[2] == 6:
             k, c = raw["w0"].shape[:2]
             raw["w0"] = np.random.default_rng(2).standard_normal((k, c, 3, 3), np.float32)
             points = raw["w0"].reshape(k * c, 9) @ np.kron(FILTER, FILTER).T

@@ -53,6 +53,7 @@ class Row:
 # build_threads  programs that its compiler may build at once; 0: as many as there are processors
 # keeps_programs 1: its driver keeps compiled kernels on disk itself, and hands out a program's binary only after
 #                compiling all its kernels once more
+# prefetches     1: its compiler has __builtin_prefetch, and makes an instruction of it
 # maps_files     0: its driver copies host memory that a buffer is made of, even where both are one memory
 # joins          0: the kernels of a plan are never joined into one launch, even where the device has what that needs
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
@@ -70,11 +71,11 @@ DEVICE_ROWS = (
             "joins": 0,
         }
     ),
-    Row({"keeps_programs": 0}),
+    Row({"keeps_programs": 0, "prefetches": 0}),
     Row({"block": 8, "work_group": 1, "workers": 2, "joins": 1}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
-    Row({"rank": 0}, kind="cpu", platform="intel(r) opencl"),
-    Row({"rank": 10}, kind="cpu", platform="portable computing language"),
+    Row({"rank": 0, "prefetches": 1}, kind="cpu", platform="intel(r) opencl"),
+    Row({"rank": 10, "prefetches": 1}, kind="cpu", platform="portable computing language"),
     Row({"keeps_programs": 1}, platform="portable computing language"),
     Row({"rank": 60}, kind="gpu", platform="portable computing language"),
     Row({"rank": 80}, platform="clover"),

@@ -37,6 +37,7 @@ FACTS = DeviceFacts(
     workers=0,
     build_threads=1,
     loop_limit=0,
+    prefetches=False,
     maps_files=True,
     joins=False,
     max_alloc_bytes=2**31,

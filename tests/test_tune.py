@@ -141,7 +141,7 @@ def jobs() -> dict[str, Job]:
             ConvTranspose2d(Window((3, 3), stride=(2, 2), pads=((1, 1), (1, 1)), rounding="floor"), (18, 18)),
             (X, W, BIAS),
         ),
-        "winograd": (WinogradConv2d(((1, 1), (1, 1))), (X, TensorSpec((40, 20, 6, 6), layout="winograd"), BIAS)),
+        "winograd": (WinogradConv2d(((1, 1), (1, 1))), (X, W, BIAS)),
         "depthwise": (DepthwiseConv2d(CONV), (X, TensorSpec((1, 20, 3, 3)), TensorSpec((1, 20, 1, 1)))),
         "fc": (FullyConnected(), (X, TensorSpec((40, 20, 9, 9), layout="filter"), BIAS)),
     }

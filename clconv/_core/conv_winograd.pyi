@@ -3,9 +3,6 @@ from typing import Any
 from .layer import Layer, Residual
 from .optimizer import WeightGradient
 
-TILE: int
-POINTS: int
-KC: int
 GRADIENT_TB: int
 GRADIENT_KG: int
 
@@ -15,11 +12,10 @@ class WinogradFilter(Layer):
 
 class WinogradConv2d(Residual):
     pads: Any
-    def __init__(self, pads: Any) -> None: ...
+    flip: Any
+    def __init__(self, pads: Any, flip: Any = ...) -> None: ...
 
 class WinogradGradW(WeightGradient):
     pads: Any
     spec: Any
     def __init__(self, pads: Any, spec: Any) -> None: ...
-
-def tile_count(shape: Any) -> Any: ...

@@ -9,29 +9,22 @@ from typing import Any
 import numpy as np
 
 from .._core.conv import Conv2d, ConvGradW, ConvTranspose2d
-from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW, tile_count
+from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW
+from .._core.conv_winograd_tiles import tile_count, winograd_ways
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
-from ..shapes import Pads, TensorSpec
+from ..shapes import Pads, TensorSpec, blocks
 
-# Lavin and Gray (2016), F(4x4, 3x3).
-FILTER = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
+# Lavin and Gray (2016), F(4x4, 3x3), each row times what makes it whole: 4, -6, -6, 24, 24, 1. The transform of the
+# outputs divides by it.
+FILTER = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]])
 
-# Operations that a processor does in the time of moving one byte, about; and those of the transforms, per value
-# of a tile's input or output.
+# Of the GPU class: operations in the time of moving one byte, about, and those of the transforms, which go through
+# memory or its cache, per value of a tile's input or output.
 OPERATIONS_PER_BYTE = 10
+OPERATIONS_PER_TRANSFORM = 100
 FILTER_PASSES = 4  # in training, transformed filters pass through the memory: loaded, stored, and read by two products
-OPERATIONS_PER_TRANSFORM = {"cpu": 24, "gpu": 100}  # on GPUs they go through memory, or its cache
 LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost more than the products
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
@@ -40,8 +33,10 @@ GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy
 def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None, images: int = 0) -> None:
     """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
 
+    Kernels of the CPU class transform the filters as they go; those of the GPU class read transformed ones.
+
     Args:
-        train: filters are transformed in every run, just before each use; else once, when the weights are loaded.
+        train: for GPUs, filters are transformed in every run, just before each use; else once, when they are loaded.
         scratch: most bytes that it may take for one layer: workspace and, with `train`, transformed filters.
         images: choose as for a batch of so many (0: as for the graph's own).
     """
@@ -63,11 +58,13 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
         x, weight, bias = node.inputs[:3]
         flip = isinstance(node.layer, ConvTranspose2d)
         assert isinstance(weight, Value)
-        if train:
+        if facts.kernels == "cpu":
+            transformed[weight, flip] = weight
+        elif train:
             (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
         elif (weight, flip) not in transformed:
             transformed[weight, flip] = _transformed(graph, weight)
-        layer, old = WinogradConv2d(found), node.layer
+        layer, old = WinogradConv2d(found, flip), node.layer
         node.layer = layer.with_(activation=old.activation, slope=old.slope, adds=getattr(old, "adds", False))
         node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
         graph.nodes.append(node)
@@ -81,12 +78,14 @@ def usable(facts: DeviceFacts) -> bool:
 
 def _taken(node: Node, pads: Pads, facts: DeviceFacts, *, train: bool) -> int:
     """Bytes that Winograd's method would take for a convolution besides its operands."""
-    x, weight = node.input_specs()[:2]
-    assert x is not None and weight is not None
-    u = TensorSpec((*weight.shape[:2], 6, 6), layout="winograd")
+    x, w = node.input_specs()[:2]
+    assert x is not None and w is not None
+    extra = 0
+    if facts.kernels == "gpu":
+        w = TensorSpec((*w.shape[:2], 6, 6), layout="winograd")
+        extra = w.nbytes(facts.block) if train else 0
     outs = [value.spec for value in node.outputs]
-    workspace = WinogradConv2d(pads).choices(facts, [x, u, None], outs)[0].workspace_bytes
-    return workspace + (u.nbytes(facts.block) if train else 0)
+    return extra + WinogradConv2d(pads).choices(facts, [x, w, None], outs)[0].workspace_bytes
 
 
 def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
@@ -136,9 +135,13 @@ def _pays(node: Node, facts: DeviceFacts, images: int, train: bool) -> bool:
         return False
     shape = (images or y.shape[0], *y.shape[1:])
     tiles = tile_count(shape)
+    if facts.kernels == "cpu":
+        ways = winograd_ways(tiles, k, c, facts.block, facts.compute_units, facts.accumulators)
+        direct = 9 * math.prod(shape) // k * blocks(k, facts.block) * c / facts.compute_units
+        return bool(ways[0][0] < GAIN * direct)
     direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
-    transforms = OPERATIONS_PER_TRANSFORM[facts.kernels] * 36 * tiles * (c + k)
+    transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
     filters = OPERATIONS_PER_BYTE * 36 * c * k * 4 * (FILTER_PASSES if train else 1)
     return bool(products + filters + transforms < GAIN * direct)
 

@@ -1,0 +1,23 @@
+from typing import Any
+
+Way = tuple[float, int, tuple[tuple[str, int], ...]]
+
+TILE: int
+POINTS: int
+
+def winograd_ways(tiles: int, k: int, c: int, block: int, units: int, accumulators: int) -> tuple[Way, ...]: ...
+def frugal_ways(tiles: int, k: int, c: int, block: int, units: int, accumulators: int) -> tuple[Way, ...]: ...
+def way(
+    tiles: int,
+    k: int,
+    c: int,
+    block: int,
+    units: int,
+    accumulators: int,
+    width: int,
+    per_block: int,
+    shares: int,
+    workers: int,
+    few: int,
+) -> Way: ...
+def tile_count(shape: Any) -> int: ...

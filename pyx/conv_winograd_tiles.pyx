@@ -1,0 +1,124 @@
+"""How Winograd's tiles are shared out on a processor: blocks of tiles and shares of the output channels, by a model.
+
+The model counts vector operations that take the place of a multiply-add; what is the same for all ways is left out.
+"""
+
+import functools
+
+from clconv.shapes import blocks
+
+TILE = 4  # outputs per side of a tile
+POINTS = 36  # products per tile and pair of channels
+_WIDTHS = (14, 8, 7, 6, 4, 2)  # of a register tile: few, each is a program
+_FEW = (1, 2, 4)  # of one whose transformed filters stay in registers
+_INPUT, _OUTPUT = 440, 400  # transforms of a tile: of a channel block in, of one out
+_FILTER, _FILTER_FEW = 100, 54  # transform of a filter's vector: through the cache, in registers
+_IN_FLIGHT = 8  # multiply-adds that do not wait for one another
+_MOST_FRUGAL = 28  # tiles in a block, of ways with little workspace
+_SCRATCH_BYTES = 4 << 20  # of a work-item, at most
+_CACHE_BYTES = 7 << 18  # of a core: what is larger comes from behind it
+_LINE = 2  # a vector from there
+_MANY_TILES, _CHUNK = 33, 4  # with so many tiles in a block, sums pass through memory every so many channel blocks
+
+
+@functools.lru_cache(maxsize=4096)
+def winograd_ways(tiles, k, c, block, units, accumulators):
+    """Ways to compute so many tiles of a (K, C, 3, 3) filter on a processor of `units` compute units.
+
+    Returns:
+        (operations of the unit that does most, workspace bytes, settings) of each, best first. The settings are pairs
+        (name, value), of `winograd_conv`.
+    """
+    problem = tiles, k, c, block, units, accumulators
+    found = set()
+    few = next((width for width in _FEW if width >= tiles), 0)
+    if few and 6 * few <= accumulators:
+        found |= {way(*problem, few, few, shares, units, 1) for shares in _shares(blocks(k, block), units)}
+    for width in _widths(accumulators):
+        for count in _counts(tiles, width, blocks(c, block), block, units):
+            per_block = _round_up(-(-tiles // count), width)
+            shared = _shares(blocks(k, 2 * block), units)
+            found |= {way(*problem, width, per_block, shares, units, 0) for shares in shared}
+    ways = sorted(found)
+    busy = _workers(ways[0])
+    return tuple(each for each in ways if _workers(each) >= busy)
+
+
+@functools.lru_cache(maxsize=4096)
+def frugal_ways(tiles, k, c, block, units, accumulators):
+    """Ways with small blocks of tiles, and with one work-item instead of one for each unit; as `winograd_ways`, those
+    left out that need more workspace than a better one."""
+    problem = tiles, k, c, block, units, accumulators
+    ways = {
+        way(*problem, width, min(per_block, _round_up(tiles, width)), shares, workers, 0)
+        for width in _widths(accumulators)
+        for per_block in range(width, _MOST_FRUGAL + 1, width)
+        for workers in (units, 1)
+        for shares in (_shares(blocks(k, 2 * block), units) if workers > 1 else (1,))
+    }
+    found = []
+    for each in sorted(ways):
+        if not found or each[1] < found[-1][1]:
+            found.append(each)
+    return tuple(found)
+
+
+def way(tiles, k, c, block, units, accumulators, width, per_block, shares, workers, few):
+    """One of `winograd_ways`: register tiles of `width`, blocks of tiles, shares of the output channels, at most so
+    many work-items; `few`: transformed filters stay in registers."""
+    together = 1 if few else 2
+    k_units, c_blocks = blocks(k, together * block), blocks(c, block)
+    count = -(-tiles // per_block)
+    works = count * shares
+    workers = min(works, workers)
+    each = -(-works // workers)
+    chunk = min(c_blocks, _CHUNK if per_block >= _MANY_TILES else 1)
+    plane = c_blocks * per_block | 1
+    nbytes = (POINTS * (plane + 2 * per_block) + 6 * (2 * block * chunk + 1)) * block * 4
+    if few:
+        products = c * (6 * max(6 * width, _IN_FLIGHT) + _FILTER_FEW)
+    else:
+        # Loads of two weights and of the values do not always hide behind the multiply-adds.
+        register_tile = max(2 * width + 0.25 * (2 + width), _IN_FLIGHT)
+        products = c * (POINTS * per_block // width * register_tile + 2 * _FILTER)
+        if nbytes > _CACHE_BYTES:
+            products += _LINE * POINTS * plane
+    transformed = each // shares if each % shares == 0 else 1 if shares % each == 0 else min(count, each // shares + 2)
+    price = transformed * per_block * c_blocks * _INPUT
+    price += each * -(-k_units // shares) * (products + per_block * together * _OUTPUT)
+    settings = (
+        ("WT", width), ("FEW", few), ("tiles", per_block), ("shares", shares), ("chunk", chunk), ("workers", workers),
+    )
+    return price, workers * nbytes, settings
+
+
+def _workers(one):
+    return dict(one[2])["workers"]
+
+
+def _widths(accumulators):
+    return [width for width in _WIDTHS if 2 * width <= accumulators]
+
+
+def tile_count(shape):
+    """Tiles of 4x4 outputs that cover (N, K, P, Q)."""
+    n, _, p, q = shape
+    return n * -(-p // TILE) * -(-q // TILE)
+
+
+def _counts(tiles, width, c_blocks, block, units):
+    """Into how many blocks of tiles of a register tile's width it may be cut."""
+    most = max(1, _SCRATCH_BYTES // (POINTS * (c_blocks + 2) * block * 4 * width)) * width
+    fewest = -(-tiles // most)
+    even = _round_up(fewest, units)
+    least = -(-tiles // width)
+    return sorted({min(n, least) for n in (fewest, fewest + 1, even, even + units, 2 * even, 4 * even, least)})
+
+
+def _shares(parts, units):
+    """Into how many shares the output channels may be cut."""
+    return sorted({min(n, parts) for n in (1, 2, 4, 8, units, 2 * units, parts)})
+
+
+def _round_up(value, multiple):
+    return -(-value // multiple) * multiple
