@@ -238,7 +238,11 @@ def _private_folder(entries: dict[str, str]) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent))
-        _fill(fresh, entries)
+        try:
+            _fill(fresh, entries)
+        except OSError:  # a full disk; empty folders would gather there, one for each process
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
         try:
             fresh.rename(folder)
         except OSError:  # another process made it meanwhile, or somebody damaged it

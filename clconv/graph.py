@@ -45,9 +45,8 @@ class Value:
 
     Attributes:
         role: "input" (fed by the host), "activation" (made by `producer`), "host" (an activation that waits in host
-            memory), or persistent: "param", "state"
-            (running statistics), "optimizer", "gradient" (gathered over parts of a batch), "control"
-            (hyper-parameters and counters).
+            memory), or persistent: "param", "state" (running statistics), "optimizer", "gradient" (gathered over
+            parts of a batch), "control" (hyper-parameters and counters).
     """
 
     name: str

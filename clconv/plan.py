@@ -10,7 +10,7 @@ from . import planner
 from ._core.layer import Choice, Cost
 from ._core.layout import Settle, ShiftRows, Upload
 from .device import DeviceFacts
-from .errors import OutOfMemoryError
+from .errors import OutOfMemoryError, some_of
 from .graph import Graph, Node, Value
 from .planner.steps import Choose, Pick
 
@@ -252,8 +252,7 @@ def _told_of_host(hosted: Sequence[planner.Interval], host: planner.Arena) -> tu
     if not hosted:
         return ()
     names = [value.name.removesuffix(" held") for interval in hosted for value in interval.values]
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    return (f"{planner.format_bytes(host.nbytes)} wait in host memory meanwhile: {shown}",)
+    return (f"{planner.format_bytes(host.nbytes)} wait in host memory meanwhile: {some_of(names, 4)}",)
 
 
 def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:

@@ -59,7 +59,7 @@ class Local2d(Layer):
         defines = dict(choice.tiles)
         tiles = ceil_div(n, defines["NT"])
         items = blocks(k, rec.facts.block) * p * q * tiles
-        sizes = [*x.spec.shape, k, p, q, *_window_args(self.window), tiles]
+        sizes = [*x.spec.shape, k, p, q, *self.window.undilated_args(), tiles]
         r, s = self.window.kernel
         c = x.spec.shape[1]
         per_block = looped(r, looped(s, looped(min(c, rec.facts.block))))
@@ -96,7 +96,7 @@ class LocalGradX(Layer):
         tiles = ceil_div(n, defines["NT"])
         parts = rec.facts.block // defines["CT"]
         items = blocks(c, rec.facts.block) * h * wd * parts * tiles
-        sizes = [n, c, h, wd, *dy.spec.shape[1:], *_window_args(self.window), tiles]
+        sizes = [n, c, h, wd, *dy.spec.shape[1:], *self.window.undilated_args(), tiles]
         r, s = self.window.kernel
         per_block = looped(r, looped(s, looped(defines["CT"])))
         _launch(rec, "local_grad_x", [dy, w, outs[0], items, *sizes], items, defines,
@@ -125,7 +125,7 @@ class LocalGradW(Layer):
         n, k, p, q = dy.spec.shape
         block = rec.facts.block
         items = blocks(k, block) * p * q * blocks(x.spec.shape[1], block)
-        sizes = [*x.spec.shape, k, p, q, *_window_args(self.window)]
+        sizes = [*x.spec.shape, k, p, q, *self.window.undilated_args()]
         r, s = self.window.kernel
         _launch(rec, "local_grad_w", [x, dy, outs[0], items, *sizes], items, {},
                 looped(r, looped(s, 2 * looped(block) + looped(n))))
@@ -153,11 +153,6 @@ def _cost(specs, outs, weights, batch, facts):
 def _images(batch, most):
     """NT images per item: as few tiles as `most` allows, of even size."""
     return ceil_div(batch, ceil_div(batch, most))
-
-
-def _window_args(window):
-    """Kernel arguments: kernel, stride, leading pads."""
-    return [*window.kernel, *window.stride, window.pads[0][0], window.pads[1][0]]
 
 
 def _launch(rec, kernel, args, items, defines, iterations):

@@ -72,7 +72,7 @@ class Pool2d(Layer):
         defines = _defines(self.kind, self.window, places)
         args = [
             *piece_args(ins[0], rec.facts.block, defines), *output_args(y, rec.facts.block), places, items, c_blocks,
-            *size, p, q, *self.window.args()[:6], *_counted(self.window, size, self.count_pad), tiles["rows"],
+            *size, p, q, *self.window.undilated_args(), *_counted(self.window, size, self.count_pad), tiles["rows"],
             tiles["cols"],
         ]
         # Whole windows and those at an edge are two loops.
@@ -115,7 +115,7 @@ class Pool2dGrad(Layer):
         items = n * blocks(c, rec.facts.block) * ceil_div(h, tiles["rows"]) * ceil_div(w, tiles["cols"])
         args = [
             dy, places, given.get("x"), given.get("y"), outs[0], items, h, w, *dy.spec.shape[2:],
-            *self.window.args()[:6], *_counted(self.window, (h, w), self.count_pad), tiles["rows"], tiles["cols"],
+            *self.window.undilated_args(), *_counted(self.window, (h, w), self.count_pad), tiles["rows"], tiles["cols"],
         ]
         defines = _defines(self.kind, self.window, places)
         (r, s), (down, across) = self.window.kernel, self.window.stride

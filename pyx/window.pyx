@@ -35,4 +35,8 @@ class Window:
 
     def args(self):
         """Kernel arguments: kernel, stride, leading pads, dilation."""
-        return [*self.kernel, *self.stride, self.pads[0][0], self.pads[1][0], *self.dilation]
+        return [*self.undilated_args(), *self.dilation]
+
+    def undilated_args(self):
+        """Kernel arguments of layers without dilation."""
+        return [*self.kernel, *self.stride, self.pads[0][0], self.pads[1][0]]

@@ -1,8 +1,8 @@
 """Fixtures: every working device in turn, and the folder of real data.
 
 `device` runs a test once per working device; where the test is marked "shared", each of its cases runs on one of them,
-in turn: for what is the same on all, and whose kernels have tests of their own. Oclgrind takes part when the tests run under it
-(`oclgrind python -m pytest`). CLCONV_REQUIRE_DRIVERS=3 makes fewer than three working drivers a failure.
+in turn: for what is the same on all, and whose kernels have tests of their own. Oclgrind takes part when the tests run
+under it (`oclgrind python -m pytest`). CLCONV_REQUIRE_DRIVERS=3 makes fewer than three working drivers a failure.
 """
 
 from __future__ import annotations

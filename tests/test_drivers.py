@@ -120,6 +120,20 @@ def test_a_cache_folder_that_cannot_be_written(machine, monkeypatch: pytest.Monk
     assert list(listed(folder)) == ["clconv-libamdocl64.icd"]
 
 
+def test_a_full_disk_keeps_no_rest(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine.libraries / "libamdocl64.so").write_text("")
+    fill, full = drivers._fill, [OSError(28, "No space left on device")]
+
+    def once(folder: Path, entries: dict[str, str]) -> None:
+        if full:
+            raise full.pop()
+        fill(folder, entries)
+
+    monkeypatch.setattr(drivers, "_fill", once)
+    assert list(listed(drivers.register().folder)) == ["clconv-libamdocl64.icd"]
+    assert list((machine.cache / "icd").iterdir()) == []
+
+
 def test_import_that_came_too_early_is_told(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine.libraries / "libamdocl64.so").write_text("")
     others = SimpleNamespace(get_platforms=lambda: [SimpleNamespace(name="Other")], LogicError=RuntimeError)

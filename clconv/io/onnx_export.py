@@ -19,6 +19,7 @@ from ..errors import ArgumentError, ModelFileError
 from ..nn.base import Layer
 from ..nn.network import Entry, Network
 from ..packing import Array
+from ..shapes import window_count
 from .onnx_file import onnx_package
 from .onnx_network import OnnxNetwork
 from .onnx_write import METADATA, add_arrays
@@ -105,8 +106,6 @@ def writes(*kinds: str) -> Callable[[Writer], Writer]:
 
 def _pads(layer: Layer, given: Mapping[str, Any], size: Sequence[int]) -> list[int]:
     """Padding as ONNX lists it; for windows rounded up, as much behind as the last one reaches over."""
-    from ..shapes import window_count
-
     pads = [list(pair) for pair in given["pads"]]
     dilation = given.get("dilation", (1, 1))
     if given.get("rounding") == "ceil":
