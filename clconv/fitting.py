@@ -18,6 +18,7 @@ from .plan import Plan, make_plan, settle
 from .planner import ALIGN, Found, Search, format_bytes
 from .planner.prices import fitting_offer, offers
 from .planner.steps import Choose
+from .pricing import price_told
 from .shapes import TensorSpec
 
 PART_BYTES = (8 << 20, 2 << 20, 512 << 10, 128 << 10)  # of streamed weights at a time, what is tried in order
@@ -227,12 +228,15 @@ class Fitting:
     def _refusal(self, smallest: Plan, limit: int, asked: bool, exact: bool, who: str, hint: str) -> str:
         whose = "the budget" if asked else self.facts.name
         fastest = self._whole(0, False) or self._whole(0, True)
-        extra = hint
+        extra = f" ({price_told(smallest, fastest)})" if fastest and smallest.segments else ""
         if exact and (least := self.smallest()).peak_bytes < smallest.peak_bytes:
-            extra = f", without exact=True {least.peak_bytes} ({format_bytes(least.peak_bytes)}){hint}"
+            extra += f", without exact=True {least.peak_bytes} ({format_bytes(least.peak_bytes)})"
+        lean = self.lean(self.facts.global_bytes, exact=exact, strips=False)
+        larger = ((lean, "without extra work"), (fastest, "for the fastest run"))
+        known = {plan.peak_bytes: f"{format_bytes(plan.peak_bytes)} {why}" for plan, why in larger if plan}
         return (
-            f"{who}: at least {smallest.peak_bytes} bytes ({format_bytes(smallest.peak_bytes)}) are needed{extra}, "
-            f"more than the {limit} of {whose}"
-            + (f"; {format_bytes(fastest.peak_bytes)} for the fastest run" if fastest else "")
+            f"{who}: at least {smallest.peak_bytes} bytes ({format_bytes(smallest.peak_bytes)}) are needed{extra}"
+            f"{hint}, more than the {limit} of {whose}"
+            + "".join(f"{', ' if i else '; '}{told}" for i, told in enumerate(known.values()))
             + ". Nothing was allocated."
         )

@@ -48,3 +48,20 @@ def step_price(plan: Plan, step: Step) -> float:
 def plan_price(plan: Plan) -> float:
     """Modelled time of one run, in the same operations."""
     return sum(step_price(plan, step) for step in plan.schedule.steps)
+
+
+def weight_reads(plan: Plan) -> float:
+    """How often a run's steps read the weights, on average over their bytes."""
+    block = plan.facts.block
+    held = sum(value.spec.nbytes(block) for value in plan.graph.persistent.values())
+    views = (view for step in plan.schedule.steps for view in step.views if view.value.persistent)
+    return sum(view.spec.nbytes(block) for view in views) / held if held else 0.0
+
+
+def price_told(plan: Plan, fastest: Plan) -> str:
+    """What a plan costs beside the fastest one, for people."""
+    flops = sum(step_cost(plan, step).flops for step in plan.schedule.steps) / max(1, fastest.flops) - 1
+    return (
+        f"about {plan_price(plan) / plan_price(fastest):.1f} x the time of the fastest run, "
+        f"weights read {weight_reads(plan):.1f} times, {100 * max(0.0, flops):+.0f} % operations"
+    )
