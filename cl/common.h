@@ -3,7 +3,7 @@
 // Layout      channel blocks: a tensor (N, C, H, W) is stored as [N][ceil(C/B)][H][W][B], channel tails zero;
 //             filters (K, C, R, S) as [ceil(K/B)][J][R][S][B of c][B of k], J input blocks per output block.
 // Tensors     are passed as a buffer and a 64-bit element offset (TENSOR, AT), several of them share a buffer.
-// Tunables    B   values per channel block: 16, 8, 4 or 1; a device fact (default 16)
+// Tunables    B   values per channel block: 16, 8, 4 or 1; a device fact (default 16)   W_HALF  weights are half
 // Arithmetic  explicit fma only: the order of every sum is fixed, so that results do not depend on tiles.
 
 #pragma OPENCL FP_CONTRACT OFF
@@ -45,6 +45,21 @@ typedef PASTE(uint, B) VU;
 #define TENSOR_OF(Q, type, name) __global Q type *name##_buffer, ulong name##_offset
 #define AT(name) (name##_buffer + name##_offset)
 #define BLOCKS_AT(Q, name) ((__global Q VF *)(name##_buffer + name##_offset))
+
+// Weights are stored as float or, with W_HALF, as half, which is a matter of storage: OpenCL C loads and stores it
+// everywhere, arithmetic stays float. LOAD_W: channel block `i` behind p.
+#ifdef W_HALF
+typedef half weight_t;
+#if B == 1
+#define LOAD_W(p, i) vload_half(i, p)
+#else
+#define LOAD_W(p, i) PASTE(vload_half, B)(i, p)
+#endif
+#else
+typedef real weight_t;
+#define LOAD_W(p, i) ((__global const VF *)(p))[i]
+#endif
+#define WEIGHTS_AT(name) ((__global const weight_t *)name##_buffer + name##_offset)
 
 #define UNROLL _Pragma("unroll")
 

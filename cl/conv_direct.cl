@@ -45,12 +45,12 @@
 #if PLANAR
 #define IN_IMAGE(i) line[(i) * SW + s * dilation_w]
 #define IN_COPY(i) copy[(i) * SW + s * dilation_w]
-#define LOAD_WEIGHT(j, a) weight[j] = tap[(j) * (size_t)filter_stride + s * B];
+#define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(tap, (j) * (size_t)filter_stride + s * B);
 #define STEPS for (int s = 0; s < kernel_w; s++)
 #else
 #define IN_IMAGE(i) pixels[(i) * SW * B + c]
 #define IN_COPY(i) ((const real *)copy)[(i) * B + c]
-#define LOAD_WEIGHT(j, a) weight[j] = tap[(j) * (size_t)filter_stride + c];
+#define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(tap, (j) * (size_t)filter_stride + c);
 #define STEPS for (int c = 0; c < channels; c++)
 #endif
 #define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
@@ -98,7 +98,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
 #endif
     const int filter_stride = filter_depth * kernel_h * kernel_w * B;
     const int cb0 = kb0 * B / k_per_group * c_per_group / B;
-    __global const VF *filter = BLOCKS_AT(const, w) + (size_t)kb0 * filter_stride;
+    __global const weight_t *filter = WEIGHTS_AT(w) + (size_t)kb0 * filter_stride * B;
 
     VF acc[KB][WT];
     UNROLL for (int j = 0; j < KB; j++)
@@ -127,7 +127,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
 #if PLANAR
             const int col = q0 * SW - pad_left, begin = max(0, -col), end = min(LINE, w_in - col);
             for (int c = 0; c < channels; c++) {
-                __global const VF *tap = filter + (size_t)(depth * kernel_h + r) * kernel_w * B + c;
+                __global const weight_t *tap = filter + ((size_t)(depth * kernel_h + r) * kernel_w * B + c) * B;
                 __global const real *line = block + (size_t)c * x_plane0 + (long)row * w_in + col;
                 if (begin == 0 && end == LINE) {
                     MULTIPLY_TAP(IN_IMAGE)
@@ -150,7 +150,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
 #endif
                 if (col >= w_in || col + (WT - 1) * SW < 0)
                     continue;
-                __global const VF *tap = filter + ((size_t)(depth * kernel_h + r) * kernel_w + s) * B;
+                __global const weight_t *tap = filter + ((size_t)(depth * kernel_h + r) * kernel_w + s) * B * B;
                 __global const real *pixels = block + ((long)row * w_in + col) * B;
                 if (col >= 0 && col + (WT - 1) * SW < w_in) {
                     MULTIPLY_TAP(IN_IMAGE)

@@ -84,9 +84,9 @@
 #if PAIRED
 #define IN_GROUP(kb) ((kb) - group * group_blocks)
 #define FILTER_ROW(kb, row) \
-    (BLOCKS_AT(const, w) + ((size_t)(IN_GROUP(kb) / 2 * POINTS + group) * filter_rows + (row)) * 2 + IN_GROUP(kb) % 2)
+    LOAD_W(WEIGHTS_AT(w), ((size_t)(IN_GROUP(kb) / 2 * POINTS + group) * filter_rows + (row)) * 2 + IN_GROUP(kb) % 2)
 #else
-#define FILTER_ROW(kb, row) (BLOCKS_AT(const, w) + (size_t)(kb) * filter_rows + (row))
+#define FILTER_ROW(kb, row) LOAD_W(WEIGHTS_AT(w), (size_t)(kb) * filter_rows + (row))
 #endif
 #define TAP_ROW(at) ((((at).high * filter_taps + tap_first + (at).mid * tap_row + (at).low * tap_col)) * B)
 
@@ -94,11 +94,11 @@
 #if SWAPPED
 #define W_DEPTH(slot) ((slot) / (BN * B))
 #define W_BLOCK(slot) (kb0 + (slot) % (BN * B) / B)
-#define READ_W(slot, at) BLOCKS_AT(const, w)[(size_t)(at).high * k_total + kb0 * B + (slot) % (BN * B)]
+#define READ_W(slot, at) LOAD_W(WEIGHTS_AT(w), (size_t)(at).high * k_total + kb0 * B + (slot) % (BN * B))
 #else
 #define W_DEPTH(slot) ((slot) % ROWS / B)
 #define W_BLOCK(slot) (kb0 + (slot) / ROWS)
-#define READ_W(slot, at) *FILTER_ROW(W_BLOCK(slot), TAP_ROW(at) + (slot) % B)
+#define READ_W(slot, at) FILTER_ROW(W_BLOCK(slot), TAP_ROW(at) + (slot) % B)
 #endif
 
 typedef union {
@@ -234,7 +234,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void conv_gemm(
                 UNROLL for (int i = 0; i < TM; i++)
                     pixels.lane[i] = block[i].lane[c];
                 UNROLL for (int j = 0; j < TB; j++)
-                    weight[j] = *FILTER_ROW(min(kb0 + j * NT + n_item, kb_end - 1), TAP_ROW(at) + c);
+                    weight[j] = FILTER_ROW(min(kb0 + j * NT + n_item, kb_end - 1), TAP_ROW(at) + c);
                 REPEAT(TM, MULTIPLY, 0)
             }
             at = advanced(at, one, TAPS_H, TAPS_W);

@@ -34,7 +34,7 @@
 #endif
 
 // Steps of a product: a vector of each output block, times one value of each row.
-#define LOAD_WEIGHT(j, a) weight[j] = weights[(size_t)(j) * length + l];
+#define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(weights, (size_t)(j) * length + l);
 #define LOAD_GRADIENT(j, a) g[j] = BLOCKS_AT(const, dy)[(size_t)n * k_blocks + kb0 + (j)];
 #define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
 #define MULTIPLY_ADD_GRADIENT(j, i) acc[j][i] = fma(value, g[j], acc[j][i]);
@@ -60,7 +60,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     const int k_blocks = BLOCKS(k_total);
     const int kb0 = min((int)get_global_id(1) * KB, max(k_blocks - KB, 0)), kb_skip = get_global_id(1) * KB - kb0;
     const int n0 = min(item * NT, max(batch - NT, 0)), n_skip = item * NT - n0;
-    __global const VF *weights = BLOCKS_AT(const, w) + (size_t)kb0 * length;
+    __global const weight_t *weights = WEIGHTS_AT(w) + (size_t)kb0 * length * B;
     __global const real *rows = AT(x) + (size_t)n0 * length;
     VF acc[KB][NT];
     UNROLL for (int j = 0; j < KB; j++)

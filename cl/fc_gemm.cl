@@ -47,7 +47,7 @@ __kernel __attribute__((reqd_work_group_size(KT, 1, 1))) void fc_vector(TENSOR(c
         const int next = at + LT;
         UNROLL for (int j = 0; j < W_LOADS; j++) {
             const int slot = item + j * KT, l = next + slot % LT, kb = kb0 + slot / LT;
-            w_next[j] = l < last && kb < k_blocks ? BLOCKS_AT(const, w)[(size_t)kb * length + l] : (VF)(0);
+            w_next[j] = l < last && kb < k_blocks ? LOAD_W(WEIGHTS_AT(w), (size_t)kb * length + l) : (VF)(0);
         }
         UNROLL for (int j = 0; j < X_LOADS; j++) {
             const int slot = item + j * KT, l = next + slot % LT, n = n0 + slot / LT;

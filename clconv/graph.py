@@ -191,7 +191,9 @@ def to_storage(array: Array, value: Value) -> Array:
     """A public array in the shape of the value's spec."""
     if value.parameter and value.parameter.swap:
         array = swap_filter(np.asarray(array), value.spec.groups)
-    return np.asarray(array, value.spec.dtype).reshape(value.spec.shape)
+    # What is stored as float16 becomes so in parts, when it is packed.
+    dtype = "float32" if value.spec.dtype == "float16" else value.spec.dtype
+    return np.asarray(array, dtype).reshape(value.spec.shape)
 
 
 def from_storage(array: Array, value: Value) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 
@@ -70,11 +71,13 @@ class Inference:
         """
         key = (what, batch, network.input_shape, images, stage)
 
-        def graph(fast: bool, spilled: int) -> Graph:
+        def graph(fast: bool, spilled: int = 0, storage: str | None = None) -> Graph:
             made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(made, self.device.facts.block)
             if fast:
                 passes.use_winograd(made, self.device.facts, train=False, images=images)
+            if storage is not None:
+                passes.halve_weights(made, self.device.facts.block)
             if stage is not None:
                 parts = passes.divide(made)
                 assert parts is not None
@@ -82,11 +85,12 @@ class Inference:
             passes.spill(made, self.device.facts.block, spilled)
             return made
 
-        def fitting(spilled: int) -> Fitting:
-            return Fitting([lambda: graph(True, spilled), lambda: graph(False, spilled)], self.device.facts)
+        def fitting(spilled: int, storage: str | None) -> Fitting:
+            ways = [functools.partial(graph, fast, spilled, storage) for fast in (True, False)]
+            return Fitting(ways, self.device.facts)
 
         if key not in self._fittings:
-            self._fittings[key] = Fittings(fitting, lambda: len(passes.idle(graph(False, 0), self.device.facts.block)))
+            self._fittings[key] = Fittings(fitting, lambda: len(passes.idle(graph(False), self.device.facts.block)))
             while len(self._fittings) > engine.MAX_PLANS:
                 self._fittings.popitem(last=False)
         self._fittings.move_to_end(key)
@@ -132,18 +136,18 @@ class Inference:
             batch = equal_share(count, most)
             fitting = self._fitting(what, batch, network, images)
             # A smaller batch costs less time than strips.
-            if batch == 1 or (found := fitting.whole(budget, exact=terms.exact)) is not None:
+            if batch == 1 or (found := fitting.whole(budget, terms)) is not None:
                 break
             most = batch // 2
         plan = fitting.plan(budget, terms) if batch == 1 else found
         assert plan is not None
         if batch < full and what == OUTPUT and terms.spill is None:
-            relay = self._relay(full, budget or self.device.facts.global_bytes, network, images, terms.exact)
+            relay = self._relay(full, budget or self.device.facts.global_bytes, network, images, terms)
             if relay is not None and batch_price(relay, count) < batch_price(plan, count):
                 return batch_of(relay), relay
         return batch, plan
 
-    def _relay(self, count: int, limit: int, network: Network, images: int, exact: bool) -> Plan | None:
+    def _relay(self, count: int, limit: int, network: Network, images: int, terms: Terms) -> Plan | None:
         """The plan in two stages for a batch, or None where there is none that fits."""
         graph = network.graph(count, train=False)
         passes.for_inference(graph, self.device.facts.block)
@@ -154,7 +158,7 @@ class Inference:
 
             def fit(batch: int, strips: bool, stage: int = stage) -> Plan | None:
                 fitting = self._fitting(OUTPUT, batch, network, images, stage)
-                return fitting.lean(limit, exact=exact, strips=strips)
+                return fitting.lean(limit, terms, strips=strips)
 
             stages.append(largest(count, fit))
         front, behind = stages

@@ -157,13 +157,14 @@ class Net:
         *,
         exact: bool = False,
         spill: str | None = None,
+        storage: str | None = None,
     ) -> str:
         """Prints, and returns, the table of the CS231n notes with what is planned and what runs measured.
 
         Args:
-            batch: images. mode: "test", "train" or "both". memory, exact, spill: as for `plan`.
+            batch: images. mode: "test", "train" or "both". memory, exact, spill, storage: as for `plan`.
         """
-        text = str(report.report(self, batch, mode, memory, terms=Terms(exact, spill)))
+        text = str(report.report(self, batch, mode, memory, terms=Terms(exact, spill, storage)))
         print(text)
         return text
 
@@ -286,6 +287,7 @@ class Net:
         *,
         exact: bool = False,
         spill: str | None = None,
+        storage: str | None = None,
         loss: str = "softmax",
         optimizer: Optimizer | None = None,
         bn: str | None = None,
@@ -297,6 +299,7 @@ class Net:
             memory: budget that it must fit, like "64MB"; layers run in strips of rows, and weights stay in a mapped
                 file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only.
             spill: (test mode) "host" lets activations that nobody reads for a while wait in host memory, too.
+            storage: (test mode) "float16" stores weights so; arithmetic stays float32.
             bn: see `fit`.
 
         Returns:
@@ -309,7 +312,7 @@ class Net:
             raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
         if batch < 1:
             raise ArgumentError(f"plan: batch {batch} is not a number of images from 1 on")
-        terms = Terms(exact, spill)
+        terms = Terms(exact, spill, storage)
         if mode == "train":
             terms.for_training("plan")
             trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9), bn=bn)
@@ -324,6 +327,7 @@ class Net:
         memory: str | int | None = None,
         exact: bool = False,
         spill: str | None = None,
+        storage: str | None = None,
         build_progress: BuildProgress | None = None,
     ) -> Any:
         """The network's output for any number of images, in test-time mode.
@@ -335,6 +339,7 @@ class Net:
             memory: budget like "64MB"; default CLCONV_MEMORY.
             exact: the algorithms of the fastest run whatever the budget, so that all budgets give the same bits.
             spill: "host": activations may wait in host memory where the budget asks for it; not a bit changes.
+            storage: "float16": weights take half the memory; each is within 2^-11 of itself, and at most 65504.
             build_progress: called with (done, total) while kernels are built; default a line on a terminal.
 
         Returns:
@@ -346,10 +351,11 @@ class Net:
             BudgetError: not even one image fits; nothing was allocated.
         """
         self._check_open()
+        terms = Terms(exact, spill, storage)
         x = images(self.network, self.normalization, x, "predict")
         network, budget = self.network.fitted(x.shape), budget_bytes(memory)
         if len(x):
-            batch, plan = self._inference.runs(len(x), batch_size, budget, OUTPUT, network, Terms(exact, spill))
+            batch, plan = self._inference.runs(len(x), batch_size, budget, OUTPUT, network, terms)
             with self._lock:
                 if self._held is None:  # not by `self.network`, whose own size may be one that does not work
                     self._held = network.initial(self._seed)

@@ -241,10 +241,16 @@ def make_plan(
         settle(graph.persistent.values(), facts, mapped=mapped, streamed={value.name for value in streams or ()}),
         costs_of(graph, facts),
         tuple(segments),
-        told=_told_of_host(hosted, host),
+        told=(*_told_of_halves(graph, facts.block), *_told_of_host(hosted, host)),
         hosted=hosted,
         host=host,
     )
+
+
+def _told_of_halves(graph: Graph, block: int) -> tuple[str, ...]:
+    """How much of the weights is stored as float16, for people."""
+    nbytes = sum(v.spec.nbytes(block) for v in graph.persistent.values() if v.spec.dtype == "float16")
+    return (f"{planner.format_bytes(nbytes)} of weights are float16",) if nbytes else ()
 
 
 def _told_of_host(hosted: Sequence[planner.Interval], host: planner.Arena) -> tuple[str, ...]:

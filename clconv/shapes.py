@@ -12,7 +12,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 ROUNDINGS = ("exact", "floor", "ceil")
-ITEM_BYTES = {"float32": 4, "int32": 4, "uint8": 1}
+ITEM_BYTES = {"float32": 4, "float16": 2, "int32": 4, "uint8": 1}
 LAYOUTS = ("block", "plain", "filter", "local", "winograd")
 
 

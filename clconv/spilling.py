@@ -8,7 +8,7 @@ from dataclasses import replace
 from .errors import BudgetError
 from .fitting import Fitting
 from .plan import Plan
-from .terms import DEFAULT, SPILLS, Terms
+from .terms import DEFAULT, SPILLS, STORAGES, Terms
 
 COPIED_BYTES = 256 << 10  # that go to the host and come back in the time of a launch, about
 ALL_COUNTS = 6  # so many numbers of activations are all tried, of more every second, fourth, ...
@@ -18,23 +18,24 @@ class Fittings:
     """Plans of one network, batch and image size on a device, for any budget and terms.
 
     Args:
-        make: the plans when so many activations wait in host memory, those first that are most worth it.
+        make: the plans when so many activations wait in host memory, those first that are most worth it, and weights
+            are stored as a type (None: float32).
         most: asked for once: how many there are to choose from.
     """
 
-    def __init__(self, make: Callable[[int], Fitting], most: Callable[[], int]) -> None:
+    def __init__(self, make: Callable[[int, str | None], Fitting], most: Callable[[], int]) -> None:
         self._make = make
         self._most = most
-        self._known: dict[int, Fitting] = {}
+        self._known: dict[tuple[int, str | None], Fitting] = {}
         self._counts: tuple[int, ...] | None = None
 
-    def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
+    def whole(self, budget: int | None, terms: Terms = DEFAULT) -> Plan | None:
         """The fastest plan without strips and without waiting in host memory that fits, or None."""
-        return self._fitting(0).whole(budget, exact=exact)
+        return self._fitting(0, terms).whole(budget, exact=terms.exact)
 
-    def lean(self, limit: int, *, exact: bool = False, strips: bool = True) -> Plan | None:
+    def lean(self, limit: int, terms: Terms = DEFAULT, *, strips: bool = True) -> Plan | None:
         """See `Fitting.lean`; nothing waits in host memory."""
-        return self._fitting(0).lean(limit, exact=exact, strips=strips)
+        return self._fitting(0, terms).lean(limit, exact=terms.exact, strips=strips)
 
     def plan(self, budget: int | None, terms: Terms = DEFAULT, who: str = "net") -> Plan:
         """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
@@ -43,12 +44,12 @@ class Fittings:
             BudgetError: none fits; says what the smallest needs, and what would change that.
         """
         if terms.spill is None:
-            return self._fitting(0).plan(budget, exact=terms.exact, who=who, hint=lambda: self._hint(terms))
+            return self._fitting(0, terms).plan(budget, exact=terms.exact, who=who, hint=lambda: self._hint(terms))
         refused: list[BudgetError] = []
         found: list[Plan] = []
         for count in (0, *self.counts):
             try:
-                found.append(self._fitting(count).plan(budget, exact=terms.exact, who=who))
+                found.append(self._fitting(count, terms).plan(budget, exact=terms.exact, who=who))
             except BudgetError as error:
                 refused.append(error)
             else:
@@ -61,12 +62,18 @@ class Fittings:
     def least_bytes(self, terms: Terms) -> int:
         """Bytes of the smallest plan that is known, under these terms."""
         counts = (0, *self.counts[-1:]) if terms.spill is not None else (0,)
-        return min(self._fitting(count).smallest(exact=terms.exact).peak_bytes for count in counts)
+        return min(self._fitting(count, terms).smallest(exact=terms.exact).peak_bytes for count in counts)
 
     def _hint(self, terms: Terms) -> str:
         """What a refusal says of other terms; nothing where they bring nothing."""
-        spilled = self.least_bytes(replace(terms, spill=SPILLS[0]))
-        return f', {spilled} with spill="host"' if spilled < self.least_bytes(terms) else ""
+        others = {f'spill="{SPILLS[0]}"': replace(terms, spill=SPILLS[0])}
+        if not (terms.exact or terms.storage or self._fitting(0, terms).facts.maps_files):
+            others[f'storage="{STORAGES[0]}"'] = replace(terms, storage=STORAGES[0])
+        least, told = self.least_bytes(terms), ""
+        for words, other in others.items():
+            nbytes = self.least_bytes(other)
+            told += f", {nbytes} with {words}" if nbytes < least else ""
+        return told
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -76,10 +83,11 @@ class Fittings:
             self._counts = tuple(range(most, 0, -max(1, -(-most // ALL_COUNTS))))[::-1]
         return self._counts
 
-    def _fitting(self, count: int) -> Fitting:
-        if count not in self._known:
-            self._known[count] = self._make(count)
-        return self._known[count]
+    def _fitting(self, count: int, terms: Terms) -> Fitting:
+        key = (count, terms.storage)
+        if key not in self._known:
+            self._known[key] = self._make(*key)
+        return self._known[key]
 
 
 def _launches(plan: Plan) -> float:

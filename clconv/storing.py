@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
+from .errors import ArgumentError
 from .graph import Value, public_array, to_storage
 from .packing import CHUNK_BYTES, Array, pack_parts, slice_blocks
 from .shapes import TensorSpec, blocks
@@ -26,13 +29,31 @@ class Rows(Mapping[str, Array]):
         return len(self._arrays)
 
 
+MOST_HALF = 65504  # the largest finite float16
+
+
+def _check_range(array: Array, value: Value) -> None:
+    """Raises ArgumentError for what float16 does not hold; infinities and NaN it does."""
+    if value.spec.dtype == "float16":
+        most = max(float(array.max()), -float(array.min()))
+        if MOST_HALF < most < np.inf:
+            raise ArgumentError(
+                f'storage: {value.name} holds {most:g}, beyond the {MOST_HALF} of float16; leave out storage="float16"'
+            )
+
+
 def stored_parts(value: Value, arrays: Mapping[str, Array], block: int) -> Iterator[Array]:
-    """What is stored of a value, in parts one behind the other; nothing where no array is there for it."""
+    """What is stored of a value, in parts one behind the other; nothing where no array is there for it.
+
+    Raises:
+        ArgumentError: it is stored as float16 and holds more than that does.
+    """
     spec, unit = value.spec, slice_blocks(value.spec) * block
     by_rows = value.parameter is not None and value.parameter.derived_by_rows
     if not (by_rows and unit and spec.nbytes(block) > CHUNK_BYTES):
         array = public_array(value, arrays)
         if array is not None:
+            _check_range(array, value)
             yield from pack_parts(to_storage(array, value), spec, block)
         return
     k = spec.shape[0]
@@ -40,4 +61,5 @@ def stored_parts(value: Value, arrays: Mapping[str, Array], block: int) -> Itera
     for begin in range(0, k, step):
         part = public_array(value, Rows(arrays, begin, begin + step))
         assert part is not None
+        _check_range(part, value)
         yield from pack_parts(part, TensorSpec((len(part), *spec.shape[1:]), spec.dtype, spec.layout), block)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .errors import ArgumentError
 
 SPILLS = ("host",)
+STORAGES = ("float16",)
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,23 @@ class Terms:
     Attributes:
         exact: only the algorithms of the fastest plan: the same bits at every budget.
         spill: "host": activations may wait in host memory while nobody reads them; None: they may not.
+        storage: "float16": weights are stored so, arithmetic stays float32; None: as float32.
 
     Raises:
-        ArgumentError: another place.
+        ArgumentError: another place or type, or float16 with `exact`.
     """
 
     exact: bool = False
     spill: str | None = None
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         if self.spill is not None and self.spill not in SPILLS:
             raise ArgumentError(f'spill: {self.spill!r} is no place for activations to wait; "host" would fit')
+        if self.storage is not None and self.storage not in STORAGES:
+            raise ArgumentError(f'storage: {self.storage!r} is no type for weights; "float16" would fit')
+        if self.storage is not None and self.exact:
+            raise ArgumentError(f'storage: "{self.storage}" changes results, which exact forbids; leave out either')
 
     def for_training(self, who: str) -> None:
         """Raises ArgumentError where they ask for what training does not do."""
@@ -34,6 +41,8 @@ class Terms:
             raise ArgumentError(
                 f'{who}: spill="{self.spill}" is for predictions; in training what does not fit is computed again'
             )
+        if self.storage is not None:
+            raise ArgumentError(f'{who}: storage="{self.storage}" is for predictions; training keeps float32 weights')
 
 
 DEFAULT = Terms()

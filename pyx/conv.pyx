@@ -24,6 +24,7 @@ class Conv2d(Residual):
     pieces = ("x",)
     activates = True
     slices = True
+    halves = ("w",)
     strips = 1
     who = "conv"
 
@@ -102,6 +103,7 @@ class ConvTranspose2d(Layer):
     accepts = {"w": ("filter",)}
     activates = True
     slices = True
+    halves = ("w",)
     strips = 1
     who = "convtranspose"
 

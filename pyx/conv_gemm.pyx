@@ -6,7 +6,7 @@ stride s has s*s of them, and multiplies no zeros.
 
 from clconv.shapes import blocks
 
-from clconv._core.layer import Choice, looped, output_args, piece_args, residual_args
+from clconv._core.layer import Choice, looped, output_args, piece_args, residual_args, weight_defines
 
 # Work-items per side MT x NT, pixels and output channels per item. Few, so that networks share programs.
 _SHAPES = ((16, 16, 8, 8), (16, 8, 8, 8), (8, 16, 8, 8), (8, 8, 8, 8), (8, 8, 4, 8), (8, 8, 4, 4))
@@ -161,7 +161,7 @@ def record_gemm(rec, product, phases, x_args, defines, c_total, size, w, out, wo
     bm, bn = tiles["MT"] * tiles["TM"], tiles["NT"] * tiles["TB"]
     chunks = parts if parts > 1 else product.chunks
     defines = {
-        **tiles, **defines, "LINEAR": int(product.linear), "POINTWISE": int(product.pointwise),
+        **tiles, **defines, **weight_defines(w), "LINEAR": int(product.linear), "POINTWISE": int(product.pointwise),
         "CHUNKED": int(parts == 1 and chunks > 1),
     }
     group_tiles = -(-product.group_blocks // bn)

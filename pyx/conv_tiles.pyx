@@ -2,7 +2,7 @@
 
 from clconv.shapes import blocks, filter_blocks
 
-from clconv._core.layer import Choice, Cost, looped, output_args, piece_args, residual_args
+from clconv._core.layer import Choice, Cost, looped, output_args, piece_args, residual_args, weight_defines
 
 
 def ceil_div(a, b):
@@ -90,7 +90,7 @@ def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
         row = looped(s, loops * looped(channels) + 1)
     rec.launch(
         "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
-        defines={**defines, "WG": group}, local_size=(group, 1),
+        defines={**defines, **weight_defines(w), "WG": group}, local_size=(group, 1),
         iterations=looped(depth, looped(r, row)) + 2 * looped(defines["KB"], looped(defines["WT"])),
     )
 

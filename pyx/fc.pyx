@@ -10,7 +10,7 @@ from clconv.shapes import TensorSpec, blocks
 from clconv._core.activation import unactivated
 from clconv._core.conv import ChannelSum, launch_sum
 from clconv._core.fc_gemm import record_rows, record_rows_grad, rows_choices, rows_grad_choices
-from clconv._core.layer import Choice, Cost, Layer, looped, output_args
+from clconv._core.layer import Choice, Cost, Layer, looped, output_args, weight_defines
 from clconv._core.optimizer import WeightGradient
 
 
@@ -21,6 +21,7 @@ class FullyConnected(Layer):
     accepts = {"w": ("filter",)}
     activates = True
     slices = True
+    halves = ("w",)
 
     @property
     def keeps(self):
@@ -57,7 +58,7 @@ class FullyConnected(Layer):
         length, k, activation = _length(w.spec, rec.facts.block), w.spec.shape[0], self.activation_args()
         if choice.name == "direct":
             tensors = [x, w, b, *output_args(outs[0], rec.facts.block)]
-            _launch_fc(rec, tensors, x.spec.shape[0], length, k, activation, choice)
+            _launch_fc(rec, tensors, x.spec.shape[0], length, k, activation, choice, weight_defines(w))
         else:
             record_rows(rec, x.spec.shape[0], length, k, x, w, b, outs[0], work, choice, activation)
 
@@ -163,10 +164,10 @@ def _tiles(facts, batch, k_blocks):
     return [Choice("direct", (("NT", nt), ("KB", kb))) for _, nt, kb in sorted(priced)]
 
 
-def _launch_fc(rec, tensors, batch, length, k, activation, choice):
+def _launch_fc(rec, tensors, batch, length, k, activation, choice, defines):
     tiles = dict(choice.tiles)
     items, group = -(-batch // tiles["NT"]), rec.facts.work_group
     groups = -(-blocks(k, rec.facts.block) // tiles["KB"])
     args = [*tensors, items, batch, length, k, *activation]
-    rec.launch("fc.cl", "fc", (items, groups), args, defines={**tiles, "WG": group}, local_size=(group, 1),
+    rec.launch("fc.cl", "fc", (items, groups), args, defines={**tiles, **defines, "WG": group}, local_size=(group, 1),
                iterations=looped(length) + 2 * looped(tiles["KB"], looped(tiles["NT"])))

@@ -4,7 +4,7 @@ from clconv.shapes import blocks
 
 from clconv._core.conv_gemm import Phase, Product, gemm_choices, record_gemm, record_sum
 from clconv._core.conv_gemm_grad import GradProduct, grad_choices, record_grad
-from clconv._core.layer import Choice, looped
+from clconv._core.layer import Choice, looped, weight_defines
 
 _VECTOR_IMAGES = 8  # up to so many, weights are read once and images kept
 _CHANNELS, _LENGTH = 64, 16  # output channels per work-group, values of l per step
@@ -56,7 +56,7 @@ def record_rows(rec, batch, length, k, x, w, b, y, work, choice, activation, swa
     rec.launch(
         "fc_gemm.cl", "fc_vector",
         (-(-blocks(k, block) * block // tiles["KT"]) * tiles["KT"], chunks, -(-batch // tiles["NT"])), args,
-        defines=tiles, local_size=(tiles["KT"], 1, 1),
+        defines={**tiles, **weight_defines(w)}, local_size=(tiles["KT"], 1, 1),
         iterations=looped(-(-chunk_length // tiles["LT"]) + 1, 2 * loads + looped(tiles["LT"])) + looped(tiles["NT"]),
     )
     if chunks > 1:

@@ -50,6 +50,7 @@ class Layer:
         pieces: names of inputs that may be given as several pieces along the channels.
         activates: whether `activation` can be applied in the epilogue.
         slices: blocks of output channels can be computed apart, from their part of the weights w; with the same bits.
+        halves: names of weights that may be stored as float16.
         strips: outputs can be computed in strips of rows that start at multiples of it, with the same bits; 0: whole.
     """
 
@@ -63,6 +64,7 @@ class Layer:
     pieces = ()
     activates = False
     slices = False
+    halves = ()
     strips = 0
     activation = "none"
     slope = 0.0
@@ -191,6 +193,11 @@ def piece_args(x, block, defines):
             end += blocks(piece.spec.shape[1], block)
         args += [piece, end, plane_of(piece)]
     return args
+
+
+def weight_defines(w):
+    """Build definitions of kernels that read weights w (common.h: LOAD_W)."""
+    return {"W_HALF": 1} if w.spec is not None and w.spec.dtype == "float16" else {}
 
 
 def plane_of(tensor):

@@ -193,8 +193,8 @@ cdef class Tensor:
 
     @property
     def offset(self) -> int:
-        """Elements from the slab's start."""
-        return self.offset_bytes // 4
+        """Elements from the slab's start; bytes count as parts of float32 values."""
+        return self.offset_bytes // (2 if self.spec is not None and self.spec.dtype == "float16" else 4)
 
     def part(self, size_t offset_bytes, size_t nbytes, spec) -> Tensor:
         """A tensor inside this one, e.g. one of several workspaces."""

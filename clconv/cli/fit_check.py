@@ -12,13 +12,13 @@ from ..terms import Terms
 from ..train.method import PER_PART
 from .display import device_line, stop
 from .networks import find
-from .options import device_option, json_option, memory_option, spill_option
+from .options import device_option, json_option, means_options, memory_option
 
 
 @click.command("fit-check")
 @click.argument("network", metavar="NETWORK")
 @memory_option("The budget, such as 2GB. Default: CLCONV_MEMORY, else all that the device has.")
-@spill_option
+@means_options
 @click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
 @click.option("--image", is_flag=True, help="The largest image, too; takes up to a minute.")
 @json_option("The same as JSON; sizes in bytes.")
@@ -27,6 +27,7 @@ def fit_check(
     network: str,
     memory: int | None,
     spill: str | None,
+    storage: str | None,
     bn: str | None,
     image: bool,
     as_json: bool,
@@ -45,7 +46,7 @@ def fit_check(
     """
     with find(network).open(device=device) as net:
         limit = budget_bytes(memory) or net.device.facts.global_bytes
-        found = fits(net, limit, bn=bn, image=image, terms=Terms(spill=spill))
+        found = fits(net, limit, bn=bn, image=image, terms=Terms(spill=spill, storage=storage))
         if as_json:
             click.echo(json.dumps(found.to_dict(), indent=2))
         else:

@@ -11,7 +11,7 @@ import click
 
 from ..errors import ArgumentError
 from ..planner import budget_bytes, parse_bytes
-from ..terms import DEFAULT, SPILLS, Terms
+from ..terms import DEFAULT, SPILLS, STORAGES, Terms
 
 
 def _amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -42,23 +42,25 @@ class Limits:
 
 
 def limit_options(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--memory with this help, --exact and --spill; the command gets all as `limits`, CLCONV_MEMORY in its place."""
+    """--memory with this help, --exact, --spill, --storage; a command gets all as `limits`, CLCONV_MEMORY included."""
 
     def adorn(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
-        def limited(memory: int | None, exact: bool, spill: str | None, **others: Any) -> Any:
-            return command(limits=Limits(budget_bytes(memory), Terms(exact, spill)), **others)
+        def limited(memory: int | None, exact: bool, spill: str | None, storage: str | None, **others: Any) -> Any:
+            return command(limits=Limits(budget_bytes(memory), Terms(exact, spill, storage)), **others)
 
         bits = "Only the algorithms of the fastest run, so that every budget gives the same bits."
-        return memory_option(text)(click.option("--exact", is_flag=True, help=bits)(spill_option(limited)))
+        return memory_option(text)(click.option("--exact", is_flag=True, help=bits)(means_options(limited)))
 
     return adorn
 
 
-def spill_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--spill, the same for all commands."""
-    text = "Predictions: lets activations wait in host memory where the budget asks for it."
-    return click.option("--spill", type=click.Choice(SPILLS), help=text)(command)
+def means_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--spill and --storage, the same for all commands."""
+    spill = "Predictions: lets activations wait in host memory where the budget asks for it."
+    storage = "Predictions: stores weights as float16; arithmetic stays float32."
+    command = click.option("--storage", type=click.Choice(STORAGES), help=storage)(command)
+    return click.option("--spill", type=click.Choice(SPILLS), help=spill)(command)
 
 
 def trace_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -5,6 +5,7 @@ from .concat import read_pieces
 from .divide import FEATURES, divide
 from .fold import fold_batchnorm
 from .fuse import fuse_activations, fuse_sums
+from .halve import halve_weights
 from .layout import convert_layouts
 from .masks import move_masks
 from .recompute import recompute
@@ -21,6 +22,7 @@ __all__ = [
     "fuse_activations",
     "fuse_sums",
     "fuse_updates",
+    "halve_weights",
     "idle",
     "move_masks",
     "read_pieces",

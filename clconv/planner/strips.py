@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..graph import Graph, Node, Value
 
 Rows = tuple[int, int]  # (begin, end)
+FLOATS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def can_strip(node: Node) -> bool:
     return (
         bool(node.layer.strips)
         and len(node.outputs) == 1
-        and all(len(value.spec.shape) == 4 and value.spec.dtype == "float32" for value in node.reads)
+        and all(len(value.spec.shape) == 4 and value.spec.dtype in FLOATS for value in node.reads)
         and len(node.outputs[0].spec.shape) == 4
         and node.outputs[0].spec.shape[2] > 1
     )
