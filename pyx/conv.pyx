@@ -22,8 +22,7 @@ class Conv2d(Residual):
 
     accepts = {"x": ("block", "plain"), "w": ("filter",)}
     pieces = ("x",)
-    activates = True
-    slices = True
+    activates = slices = True
     halves = ("w",)
     strips = 1
     who = "conv"
@@ -101,8 +100,7 @@ class ConvTranspose2d(Layer):
 
     inputs = ("x", "w", "b")
     accepts = {"w": ("filter",)}
-    activates = True
-    slices = True
+    activates = slices = True
     halves = ("w",)
     strips = 1
     who = "convtranspose"
