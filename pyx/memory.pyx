@@ -145,8 +145,8 @@ cdef class Allocator:
         return slab
 
     cdef int _free(self, Slab slab) except -1:
-        if slab.host != NULL:
-            cl.finish(self.queue)  # nothing keeps shared memory from being freed in use
+        if slab.host != NULL or slab.content is not None:
+            cl.finish(self.queue)  # nothing keeps memory of the host's from being freed in use
         cl.release_buffer(slab.handle)
         if slab.host != NULL:
             cl.unshare(self.context, slab.host)

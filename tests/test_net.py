@@ -231,8 +231,10 @@ def test_networks_share_a_device(device):
         assert a.predict(x).tobytes() == first.tobytes()
 
 
-def test_garbage_frees_its_memory(device, monkeypatch):
+@pytest.mark.parametrize("joined", "01")
+def test_garbage_frees_its_memory(device, joined, monkeypatch):
     """A network that refers to itself goes by the cycle collector, with its allocator, while the queue may be busy."""
+    monkeypatch.setenv("CLCONV_JOIN", joined)
     failures = []
     monkeypatch.setattr(sys, "unraisablehook", failures.append)
     net = cc.Net(PATTERN, device=device)
