@@ -13,8 +13,8 @@ import pytest
 import clconv as cc
 from clconv import joining, program
 from clconv._core.recorder import Copy, Launch
-from clconv.device import Device
-from clconv.joined import MOST_KINDS, joinable
+from clconv.device import Device, DeviceFacts
+from clconv.joined import MOST_KINDS, JoinedLaunch, joinable
 from clconv.program import ProgramKey
 
 TINY = "INPUT 6x6x3 -> CONV 3x3x4 -> RELU -> FC 5"
@@ -53,10 +53,13 @@ def test_a_joined_plan_has_the_bits_of_its_launches(device: Device, monkeypatch:
         expected = net.predict(x)
         assert not state(net).joined
     monkeypatch.setenv("CLCONV_JOIN", "1")
-    cut = Device(device.key, device.facts, device.cl_device)
-    for units in (1, 7):
-        cut.facts = replace(device.facts, compute_units=units)
-        with cc.Net(many_kinds(), device=cut, seed=2) as net:
+    for groups in (1, 7):
+
+        def made(facts: DeviceFacts, *rest: Any, groups: int = groups) -> JoinedLaunch:
+            return JoinedLaunch(replace(facts, compute_units=groups), *rest)
+
+        monkeypatch.setattr(joining, "JoinedLaunch", made)
+        with cc.Net(many_kinds(), device=device, seed=2) as net:
             for _ in range(30):
                 assert net.predict(x).tobytes() == expected.tobytes()
             assert state(net).joined
