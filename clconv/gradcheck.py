@@ -20,6 +20,7 @@ from .device import Device
 from .engine import Session
 from .errors import ArgumentError, ShapeError
 from .graph import from_storage
+from .inputs import targets
 from .nn.network import Entry, Network
 from .packing import Array
 from .plan import make_plan
@@ -117,7 +118,9 @@ def check_gradients(
     x = _images(x, network)
     labels = np.asarray(y)
     if loss == "mse":
-        labels = labels.astype(np.float32).reshape(len(x), *network.output_shape)
+        labels = targets(network, labels, "check_gradients")
+    if len(labels) != len(x):
+        raise ShapeError(f"check_gradients: {len(x)} images but {len(labels)} labels; each image needs one")
     run = ReferenceRun(network, arrays, x, train=True, seed=seed)
     objective = _Objective(run, labels, loss)
     device_loss, gradients = device_gradients(network, net.device, arrays, x, labels, loss, seed=seed)

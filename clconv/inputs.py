@@ -65,7 +65,7 @@ def labelled(network: Network, x: Array | Dataset, y: Array | None, loss: str, w
     else:
         if y is None:
             raise ArgumentError(f"{who}: labels y are missing")
-        dataset = ArrayDataset(np.asarray(x), _targets(network, y, who) if loss == "mse" else np.asarray(y), name=who)
+        dataset = ArrayDataset(np.asarray(x), targets(network, y, who) if loss == "mse" else np.asarray(y), name=who)
     if tuple(dataset.shape) != network.input_shape:
         raise ShapeError(f"{who}: images of {dataset.shape} where {network.input_shape} is expected")
     if loss != "mse":
@@ -73,10 +73,14 @@ def labelled(network: Network, x: Array | Dataset, y: Array | None, loss: str, w
     return dataset
 
 
-def _targets(network: Network, y: Array, who: str) -> Array:
-    """Targets of "mse": the output's shape, with or without its axes of length 1."""
-    targets = np.asarray(y, np.float32)
-    shape = (len(targets), *network.output_shape)
-    if targets.size != np.prod(shape):
-        raise ShapeError(f"{who}: targets of shape {targets.shape} where the output has {shape}")
-    return targets.reshape(shape)
+def targets(network: Network, y: Array, who: str) -> Array:
+    """Targets of "mse" as float32 of the output's shape; axes of length 1 may be left out.
+
+    Raises:
+        ShapeError: another shape.
+    """
+    given = np.asarray(y, np.float32)
+    shape = (len(given), *network.output_shape)
+    if given.size != np.prod(shape):
+        raise ShapeError(f"{who}: targets of shape {given.shape} where the output has {shape}")
+    return given.reshape(shape)

@@ -450,8 +450,8 @@ class Net:
             BudgetError: training needs more memory; nothing was allocated.
         """
         self._check_open()
-        optimizer = optimizer or SGD(0.01, momentum=0.9)
-        check_fit(epochs, batch_size, optimizer, validation)
+        optimizer, schedule = optimizer or SGD(0.01, momentum=0.9), schedule or Constant()
+        check_fit(epochs, batch_size, optimizer, schedule, validation, callbacks, checkpoint_steps)
         dataset = labelled(self.network, x, y, loss, "fit")
         loader = Loader(
             dataset,
@@ -472,7 +472,7 @@ class Net:
             )
         with self._lock:
             self._release_test()
-            recipe = Recipe(loss, optimizer, schedule or Constant(), epochs, seed, bn)
+            recipe = Recipe(loss, optimizer, schedule, epochs, seed, bn)
             saving = Saving(checkpoint, checkpoint_steps, resume, self._metadata())
             printing = [PrintEpochs(epochs)] if verbose else []
             if self._training is None:

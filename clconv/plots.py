@@ -50,10 +50,10 @@ def _filters(net: Net, layer: str) -> Array:
     drawable = [name for name, kind in kinds.items() if kind in ("Conv", "ConvTranspose")]
     if layer not in drawable:
         what = (
-            f"has no layer {layer!r}" if layer not in kinds else f"{layer} is {kinds[layer]}, without filters to draw"
+            f"{layer} is {kinds[layer]}, without filters to draw" if layer in kinds else f"there is no layer {layer!r}"
         )
         some = some_of(drawable) or "none"
-        raise ArgumentError(f"plot_filters: the network: {what}; convolutions are {some}")
+        raise ArgumentError(f"plot_filters: {what}; convolutions are {some}")
     weight = net.get_weights()[f"{layer}.weight"]
     return weight.swapaxes(0, 1) if kinds[layer] == "ConvTranspose" else weight
 

@@ -51,7 +51,9 @@ class Recipe:
         return described if type(self.schedule) is Constant else {**described, "epochs": self.epochs}
 
 
-def check_fit(epochs: Any, batch_size: Any, optimizer: Any, validation: Any) -> None:
+def check_fit(
+    epochs: Any, batch_size: Any, optimizer: Any, schedule: Any, validation: Any, callbacks: Any, checkpoint_steps: Any
+) -> None:
     """Refuses arguments of `Net.fit` of another kind.
 
     Raises:
@@ -62,6 +64,13 @@ def check_fit(epochs: Any, batch_size: Any, optimizer: Any, validation: Any) -> 
         raise ArgumentError(f"fit: epochs {epochs!r} and batch_size {batch_size!r} must be integers from 0 and 1 on")
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(f"fit: {optimizer!r} is no optimizer; SGD(0.01, momentum=0.9) or Adam(0.001) would fit")
+    if not isinstance(schedule, Constant):
+        raise ArgumentError(f"fit: {schedule!r} is no schedule; Cosine(warmup=100) or Step(at=(0.5, 0.75)) would fit")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ArgumentError(f"fit: {callback!r} is no Callback; an object of a class derived from it would fit")
+    if not isinstance(checkpoint_steps, whole) or checkpoint_steps < 0:
+        raise ArgumentError(f"fit: checkpoint_steps {checkpoint_steps!r} is not an integer from 0 on")
     pair = isinstance(validation, (tuple, list)) and len(validation) == 2
     if not (validation is None or pair or isinstance(validation, Dataset)):
         raise ArgumentError(f"fit: validation is {type(validation).__name__}; (x, y) or a Dataset would fit")

@@ -280,6 +280,9 @@ class TestMistakes:
             ({"epochs": 1.5}, "epochs 1.5 and batch_size 32 must be integers from 0 and 1 on"),
             ({"batch_size": 0}, "epochs 1 and batch_size 0 must be integers"),
             ({"optimizer": "sgd"}, r"'sgd' is no optimizer; SGD\(0.01, momentum=0.9\)"),
+            ({"schedule": "cosine"}, r"'cosine' is no schedule; Cosine\(warmup=100\)"),
+            ({"callbacks": [5]}, "5 is no Callback"),
+            ({"checkpoint_steps": -1}, "checkpoint_steps -1 is not an integer from 0 on"),
             ({"validation": 0.5}, r"validation is float; \(x, y\) or a Dataset would fit"),
         ):
             with pytest.raises(errors.ArgumentError, match=message):

@@ -44,7 +44,7 @@ def test_one_channel_fills_a_square():
 
 def test_what_has_no_filters_is_refused(tmp_path):
     net = Net([Conv(4, 3), FC(2)], input_shape=(1, 8, 8))
-    with pytest.raises(ArgumentError, match=r"has no layer 'conv9'; convolutions are conv1$"):
+    with pytest.raises(ArgumentError, match=r"there is no layer 'conv9'; convolutions are conv1$"):
         net.plot_filters("conv9", tmp_path / "f.png")
     with pytest.raises(ArgumentError, match=r"fc1 is FC, without filters to draw; convolutions are conv1$"):
         net.plot_filters("fc1", tmp_path / "f.png")

@@ -252,5 +252,8 @@ def test_mismatches_are_named_with_their_shapes(tmp_path):
     ):
         (tmp_path / "weights.pth").write_bytes(b"PK")
         net.load_weights(tmp_path / "weights.pth")
+    path.write_bytes(b"no archive")
+    with pytest.raises(errors.ModelFileError, match=r"w.npz: not a NumPy archive, or cut off"):
+        net.load_weights(path)
     with pytest.raises(errors.ArgumentError, match='naming \'keras\' is not "clconv" or "torch"'):
         net.save_weights(path, naming="keras")

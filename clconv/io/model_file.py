@@ -92,6 +92,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """
     _check_is_file(path)
     if _array_format(path) == ".npz":
+        if not zipfile.is_zipfile(path):
+            raise ModelFileError(f"{path}: not a NumPy archive, or cut off")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
