@@ -4,12 +4,13 @@ from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import launch_sum
 from clconv._core.conv_winograd_gemm import record_winograd, winograd_choices
-from clconv._core.conv_winograd_tiles import POINTS, TILE, frugal_ways, tile_count, way, winograd_ways
+from clconv._core.conv_winograd_tiles import (
+    POINTS, TILE, frugal_ways, gradient_blocks, tile_count, way, winograd_ways,
+)
 from clconv._core.layer import Choice, Cost, Layer, Residual, output_args, piece_args, residual_args
 from clconv._core.optimizer import WeightGradient
 from clconv._core.window import Window
 
-GRADIENT_TB, GRADIENT_KG = 28, 4  # tiles and output blocks at a time, in the weight gradient
 _AGAIN = 0.2  # of the time from memory, for what is read again
 
 
@@ -122,36 +123,32 @@ class WinogradGradW(WeightGradient):
         return Cost(2 * 9 * specs[1].values * self.spec.shape[1], sum(s.nbytes(facts.block) for s in (*specs, *outs)))
 
     def choices(self, facts, specs, outs):
-        block = facts.block
-        k_blocks, c_blocks = blocks(self.spec.shape[0], block), blocks(self.spec.shape[1], block)
-        tiles = tile_count(specs[1].shape)
-        # Chunks depend on the shape alone: about 32 work units, each of several blocks of tiles.
-        groups = -(-k_blocks // GRADIENT_KG)
-        chunks = max(1, min(-(-32 // groups), tiles // (4 * GRADIENT_TB)))
-        workers = min(chunks * groups, facts.workers * facts.compute_units)
-        values = GRADIENT_TB * (c_blocks + GRADIENT_KG) + GRADIENT_KG * c_blocks * block
-        scratch = workers * POINTS * values * block * 4
-        parts = chunks * self.spec.nbytes(block)
-        return [Choice("winograd 3x3", (("chunks", chunks), ("workers", workers)), parts + scratch)]
+        (k, c), block = self.spec.shape[:2], facts.block
+        chunks, per_chunk, per_block = gradient_blocks(tile_count(specs[1].shape), k, c, block)
+        workers = min(chunks * blocks(k, 2 * block), facts.compute_units)
+        scratch = workers * POINTS * ((per_block | 1) * (blocks(c, block) + 2) + 2 * block + 1) * block * 4
+        whole = chunks == 1 and per_chunk == per_block
+        settings = ("chunks", chunks), ("tiles", per_block), ("workers", workers), ("WHOLE", int(whole))
+        return [Choice("winograd 3x3", settings, scratch + (0 if whole else chunks * self.spec.nbytes(block)))]
 
     def record(self, rec, ins, outs, work, choice):
         x, dy = ins[:2]
-        block = rec.facts.block
-        chunks, workers = (dict(choice.tiles)[name] for name in ("chunks", "workers"))
+        block, settings = rec.facts.block, dict(choice.tiles)
+        chunks, whole = settings["chunks"], settings["WHOLE"]
         _, k, p, q = dy.spec.shape
         count = tile_count(dy.spec.shape)
-        parts_bytes = chunks * self.spec.nbytes(block)
-        parts = work.part(0, parts_bytes, None)
-        scratch = work.part(parts_bytes, work.nbytes - parts_bytes, None)
+        total, defines = self.result(ins, outs)
+        parts_bytes = 0 if whole else chunks * self.spec.nbytes(block)
+        parts = None if whole else work.part(0, parts_bytes, None)
         args = [
-            x, dy, parts, scratch, count, -(-p // TILE), -(-q // TILE), self.spec.shape[1], *x.spec.shape[2:],
-            k, p, q, self.pads[0][0], self.pads[1][0], chunks, -(-count // chunks),
+            x, dy, work.part(parts_bytes, work.nbytes - parts_bytes, None), count, -(-p // TILE), -(-q // TILE),
+            self.spec.shape[1], *x.spec.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], chunks,
+            -(-count // chunks), settings["tiles"], *(total if whole else [parts]),
         ]
-        rec.launch("conv_winograd_grad.cl", "winograd_grad_w", (workers,), args,
-                   defines={"TB": GRADIENT_TB, "KG": GRADIENT_KG}, local_size=(1,))
-        items = self.spec.elements(block) // block
-        total, step_defines = self.result(ins, outs)
-        launch_sum(rec, parts, total, items, chunks, step_defines)
+        rec.launch("conv_winograd_grad.cl", "winograd_grad_w", (settings["workers"],), args,
+                   defines={"WHOLE": whole, **(defines if whole else {})}, local_size=(1,))
+        if not whole:
+            launch_sum(rec, parts, total, self.spec.elements(block) // block, chunks, defines)
 
 
 def _problem(facts, specs, outs):

@@ -20,6 +20,9 @@ _CACHE_BYTES = 7 << 18  # of a core: what is larger comes from behind it
 _LINE = 2  # a vector from there
 _MANY_TILES, _CHUNK = 33, 4  # with so many tiles in a block, sums pass through memory every so many channel blocks
 
+# Of weight gradients: units of work, tiles of a chunk and of a block at least, values of a point and block at most.
+_UNITS, _CHUNK_TILES, _LEAST_TILES, _VALUES = 16, 64, 16, 16384
+
 
 @functools.lru_cache(maxsize=4096)
 def winograd_ways(tiles, k, c, block, units, accumulators):
@@ -98,6 +101,24 @@ def _workers(one):
 
 def _widths(accumulators):
     return [width for width in _WIDTHS if 2 * width <= accumulators]
+
+
+def gradient_blocks(tiles, k, c, block):
+    """(chunks, tiles per chunk, tiles per block) of a weight gradient's sum: by the shape alone, so that its order is.
+
+    Chunks keep some processors busy; the transformed inputs of a block of tiles stay near a processor.
+    """
+    chunks = max(1, min(-(-_UNITS // blocks(k, 2 * block)), tiles // _CHUNK_TILES))
+    per_chunk = -(-tiles // chunks)
+    most = max(_LEAST_TILES, _VALUES // (blocks(c, block) * block))
+    return chunks, per_chunk, -(-per_chunk // -(-per_chunk // most))
+
+
+def gradient_operations(tiles, k, c, block):
+    """Vector operations of a weight gradient for each pair of blocks, as multiply-adds."""
+    chunks, per_chunk, per_block = gradient_blocks(tiles, k, c, block)
+    products = POINTS * block + _INPUT / blocks(k, block) + _OUTPUT / blocks(c, block)
+    return tiles * products + chunks * -(-per_chunk // per_block) * block * _FILTER
 
 
 def tile_count(shape):

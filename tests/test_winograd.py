@@ -142,7 +142,6 @@ def test_weight_gradient(device, case, monkeypatch):
     if not device.facts.workers:
         pytest.skip("this device does not use the method")
     monkeypatch.setattr(winograd, "GAIN", 100.0)
-    monkeypatch.setattr(winograd, "LEAST_PIXELS", 1)
     values = case.values()
     values.inputs[0][:] = np.abs(values.inputs[0])
     graph = Graph()

@@ -3,9 +3,6 @@ from typing import Any
 from .layer import Layer, Residual
 from .optimizer import WeightGradient
 
-GRADIENT_TB: int
-GRADIENT_KG: int
-
 class WinogradFilter(Layer):
     flip: Any
     def __init__(self, flip: Any = ...) -> None: ...

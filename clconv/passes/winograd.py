@@ -10,7 +10,7 @@ import numpy as np
 
 from .._core.conv import Conv2d, ConvGradW, ConvTranspose2d
 from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW
-from .._core.conv_winograd_tiles import tile_count, winograd_ways
+from .._core.conv_winograd_tiles import gradient_operations, tile_count, winograd_ways
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
@@ -26,7 +26,6 @@ OPERATIONS_PER_BYTE = 10
 OPERATIONS_PER_TRANSFORM = 100
 FILTER_PASSES = 4  # in training, transformed filters pass through the memory: loaded, stored, and read by two products
 LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
-LEAST_PIXELS = 1024  # of dy, images included: below, the sums of products cost more than the products
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
 
@@ -89,15 +88,16 @@ def _taken(node: Node, pads: Pads, facts: DeviceFacts, *, train: bool) -> int:
 
 
 def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
-    """The weight gradient, where tiles of 4x4 cover dy without much waste."""
+    """The weight gradient, where the modelled time is enough below that of the direct method."""
     layer = node.layer
     x, dy = node.inputs[:2]
     assert isinstance(layer, ConvGradW) and isinstance(x, Value) and isinstance(dy, Value)
     window, spec = layer.window, layer.spec
     if _unfit(window, spec) or x.spec.layout == "plain":
         return
-    products, direct = 36 * tile_count(dy.spec.shape), 9 * dy.spec.values // dy.spec.shape[1]
-    if products < GAIN * direct and dy.spec.values // dy.spec.shape[1] >= LEAST_PIXELS:
+    operations = gradient_operations(tile_count(dy.spec.shape), spec.shape[0], spec.shape[1], facts.block)
+    direct = 9 * dy.spec.values // dy.spec.shape[1] * facts.block
+    if operations < GAIN * direct:
         gradient = WinogradGradW(window.pads, spec)
         if gradient.choices(facts, [x.spec, dy.spec], [spec])[0].workspace_bytes > most:
             return
