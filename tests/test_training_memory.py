@@ -298,7 +298,9 @@ def test_every_budget_from_the_least_on_is_kept(one, optimizer):
             assert trainer.session.allocator.peak_bytes == trainer.peak_bytes
         finally:
             trainer.release()
-    np.testing.assert_allclose(losses, [losses[-1]] * len(losses), rtol=1e-4)
+    # Adam's first step is as long for a gradient that is nothing but rounding, which other algorithms have elsewhere.
+    rtol = 1e-2 if optimizer.rule == "adam" else 1e-4
+    np.testing.assert_allclose(losses, [losses[-1]] * len(losses), rtol=rtol)
 
 
 def test_batches_that_are_normalised_come_in_parts_only_where_asked_for(one):
