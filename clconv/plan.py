@@ -13,6 +13,7 @@ from .device import DeviceFacts
 from .errors import OutOfMemoryError, some_of
 from .graph import Graph, Node, Value
 from .planner.steps import Choose, Pick
+from .shapes import aligned
 
 TAGS = {
     "param": "weights",
@@ -58,7 +59,7 @@ def settle(
         tag = TAGS[value.role]
         if tag == "weights" and (mapped or value.name in streamed):
             tag = MAPPED if mapped else STREAMED
-        size = -(-value.spec.nbytes(facts.block) // planner.ALIGN) * planner.ALIGN
+        size = aligned(value.spec.nbytes(facts.block))
         if size > facts.max_alloc_bytes and tag != STREAMED:
             raise OutOfMemoryError(
                 f"{value.name}: {size} bytes in one piece, but {facts.name} allows at most {facts.max_alloc_bytes}"

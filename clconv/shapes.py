@@ -13,6 +13,7 @@ Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 ROUNDINGS = ("exact", "floor", "ceil")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int32": 4, "uint8": 1}
+ALIGN = 64  # bytes; every tensor in memory starts at a multiple
 LAYOUTS = ("block", "plain", "filter", "local", "winograd")
 
 
@@ -70,6 +71,11 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))
+
+
+def aligned(nbytes: int) -> int:
+    """`nbytes` rounded up to a multiple of `ALIGN`."""
+    return -(-nbytes // ALIGN) * ALIGN
 
 
 def blocks(channels: int, block: int) -> int:

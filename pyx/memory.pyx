@@ -15,6 +15,7 @@ cimport cython
 import numpy as np
 
 from clconv.errors import ArgumentError, BudgetError, OutOfMemoryError, StateError, status_name
+from clconv.shapes import ALIGN, aligned
 
 from . cimport opencl
 from .opencl cimport check, cl
@@ -24,12 +25,6 @@ cdef size_t READ_ONLY = 1 << 2
 cdef size_t USE_HOST_POINTER = 1 << 3
 cdef size_t FINE_GRAINED = 1 << 10
 cdef int32_t OUT_OF_RESOURCES = -5
-ALIGN = 64  # bytes; every tensor starts at a multiple
-
-
-def align(size_t nbytes) -> int:
-    """`nbytes` rounded up to the alignment of tensors."""
-    return (nbytes + ALIGN - 1) // ALIGN * ALIGN
 
 
 @cython.no_gc_clear  # its allocator is needed to the end
@@ -83,7 +78,7 @@ cdef class Allocator:
         """
         cdef int32_t status = 0
         cdef Slab slab
-        nbytes = max(align(nbytes), ALIGN)
+        nbytes = max(aligned(nbytes), ALIGN)
         if self.budget is not None and self.live_bytes + nbytes > self.budget:
             raise BudgetError(
                 f"{who}: {nbytes} bytes for {tag} on top of {self.live_bytes} held pass the budget of "

@@ -142,9 +142,7 @@ def test_refusals():
         check_gradients(net, x, np.array([0, 3]))
     with pytest.raises(ShapeError, match=r"^check_gradients: 2 images but 1 labels; each image needs one$"):
         check_gradients(net, x, np.array([0]))
-    with pytest.raises(
-        ShapeError, match=r"targets of shape \(2, 4\) where the output has \(2, 3, 1, 1\)"
-    ):
+    with pytest.raises(ShapeError, match=r"targets of shape \(2, 4\) where the output has \(2, 3, 1, 1\)"):
         check_gradients(net, x, np.zeros((2, 4)), "mse")
     with pytest.raises(ArgumentError, match=r"^check_gradients: loss 'l1' is not one of softmax, svm, mse$"):
         check_gradients(net, x, np.array([0, 1]), "l1")

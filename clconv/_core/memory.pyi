@@ -5,10 +5,6 @@ import numpy.typing as npt
 from ..device import Device
 from ..shapes import TensorSpec
 
-ALIGN: int
-
-def align(nbytes: int) -> int: ...
-
 class Slab:
     nbytes: int
     tag: str

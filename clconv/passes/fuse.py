@@ -76,9 +76,10 @@ def fuse_sums(graph: Graph, *, train: bool = False) -> None:
     graph.nodes = kept
 
 
-def _add_in(conv: Node, add: Node, other: object) -> None:
+def _add_in(node: Node, add: Node, other: object) -> None:
+    """Lets `node` make the sum `add` of its output and `other`."""
     assert isinstance(other, Value)
-    conv.layer = conv.layer.with_(adds=True, activation=add.layer.activation, slope=add.layer.slope)
-    conv.inputs = (*conv.inputs, other)
-    conv.outputs = (*add.outputs, *conv.outputs[1:])
-    add.outputs[0].producer = conv
+    node.layer = node.layer.with_(adds=True, activation=add.layer.activation, slope=add.layer.slope)
+    node.inputs = (*node.inputs, other)
+    node.outputs = (*add.outputs, *node.outputs[1:])
+    add.outputs[0].producer = node

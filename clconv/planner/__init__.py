@@ -1,6 +1,7 @@
 """Where every tensor lives, decided before anything is allocated: pure functions of specs and costs."""
 
-from .arena import ALIGN, Arena, Placement, place
+from ..shapes import ALIGN
+from .arena import Arena, Placement, place
 from .budget import NO_LIMIT, budget_bytes, format_bytes, parse_bytes
 from .lifetimes import Interval, lifetimes, live_bytes
 from .segments import Found, Search

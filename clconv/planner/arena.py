@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import OutOfMemoryError
+from ..shapes import ALIGN, aligned
 from .lifetimes import Interval, live_bytes
-
-ALIGN = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def _in_order(intervals: list[Interval], order: list[int], max_slab_bytes: int) 
     placements: list[Placement] = [Placement(0, 0)] * len(intervals)
     for index in order:
         interval = intervals[index]
-        size = -(-interval.nbytes // ALIGN) * ALIGN
+        size = aligned(interval.nbytes)
         if size > max_slab_bytes:
             what = interval.values[0].name if interval.values else "a workspace"
             raise OutOfMemoryError(
