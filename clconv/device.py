@@ -52,6 +52,7 @@ class DeviceFacts:
         prefetches: its compiler has __builtin_prefetch.
         maps_files: it reads host memory in place, so that weights can stay in a mapped file.
         joins: kernels of the processor class can be joined into one launch (joined.py).
+        watches: waiting for it takes longer than looking whether it is done, where that is soon.
         has_local: local memory is memory of its own, not a part of global memory.
         shares_memory: the host may read and write buffers where they are (fine-grained shared memory).
         base_align_bytes: alignment of a buffer's start.
@@ -79,6 +80,7 @@ class DeviceFacts:
     prefetches: bool
     maps_files: bool
     joins: bool
+    watches: bool
     max_alloc_bytes: int
     global_bytes: int
     local_bytes: int
@@ -289,6 +291,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         and tuning.kernel_class(traits, forced) == "cpu"
         and str(ask("version", "")) >= "OpenCL 3"
         and int(ask("atomic_memory_capabilities", 0)) & ORDERED_ATOMICS == ORDERED_ATOMICS,
+        watches=bool(values["watches"]),
         max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
         global_bytes=int(ask("global_mem_size", 1 << 27)),
         local_bytes=int(ask("local_mem_size", 1 << 15)),

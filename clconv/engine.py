@@ -30,6 +30,7 @@ from .program import ProgramKey, Progress, build_programs, shown
 from .shapes import blocks
 from .storing import stored_parts
 
+SHORT_FLOPS = 1e7  # of a plan that takes some 50 us or less on the smallest of devices
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 
 
@@ -209,6 +210,7 @@ class Session:
                     nodes,
                     joining,
                     progress,
+                    plan.facts.watches and plan.flops < SHORT_FLOPS,
                 )
                 while len(self._executables) > MAX_PLANS:
                     self._executables.popitem(last=False)
@@ -341,12 +343,13 @@ class _Executable:
     nodes: list[Node]  # of each launch, one by one
     joining: Joining
     progress: Progress | None
+    short: bool  # as one launch it takes no longer than waking a thread
     fresh: bool = True
 
     def run(self) -> None:
         """Replays the recording; the first time launch by launch, as some drivers compile kernels only then."""
         if not self.fresh:
-            self.recording.run()
+            self.recording.run(self.short and self.joining.joined)
             self.recording = self.joining.ran() or self.recording
             return
         with shown(self.progress, "building kernels for this network") as tell:

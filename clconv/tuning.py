@@ -56,6 +56,7 @@ class Row:
 # prefetches     1: its compiler has __builtin_prefetch, and makes an instruction of it
 # maps_files     0: its driver copies host memory that a buffer is made of, even where both are one memory
 # joins          0: the kernels of a plan are never joined into one launch, even where the device has what that needs
+# watches        1: its driver lets a thread sleep at once that waits for it, longer than a small network takes
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
 DEVICE_ROWS = (
     Row(
@@ -69,6 +70,7 @@ DEVICE_ROWS = (
             "loop_limit": 0,
             "maps_files": 1,
             "joins": 0,
+            "watches": 0,
         }
     ),
     Row({"keeps_programs": 0, "prefetches": 0}),
@@ -76,7 +78,7 @@ DEVICE_ROWS = (
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0, "prefetches": 1}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10, "prefetches": 1}, kind="cpu", platform="portable computing language"),
-    Row({"keeps_programs": 1}, platform="portable computing language"),
+    Row({"keeps_programs": 1, "watches": 1}, platform="portable computing language"),
     Row({"rank": 60}, kind="gpu", platform="portable computing language"),
     Row({"rank": 80}, platform="clover"),
     Row({"rank": 70}, platform="rusticl"),

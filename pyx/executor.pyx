@@ -13,6 +13,8 @@ from . cimport opencl
 from .memory cimport Tensor
 from .opencl cimport check, cl, cl_handle
 
+cdef uint32_t EXECUTION_STATUS = 0x11D3
+cdef int LOOKS = 20000  # a quarter of a millisecond or so
 cdef uint32_t PROFILING_START = 0x1282
 cdef uint32_t PROFILING_END = 0x1283
 
@@ -54,6 +56,15 @@ cdef int32_t enqueue_copy(cl_handle queue, Step* step, cl_handle* before, cl_han
             queue, step.buffer, 0, step.origin[0], step.region[0], step.host, waits, before, event
         )
     return cl.enqueue_write(queue, step.buffer, 0, step.origin[0], step.region[0], step.host, waits, before, event)
+
+
+cdef void watch(cl_handle event) noexcept nogil:
+    """Looks at an event until it has happened or failed, or for a while."""
+    cdef int32_t status = 1
+    cdef int _
+    for _ in range(LOOKS):
+        if cl.event_info(event, EXECUTION_STATUS, 4, &status, NULL) != 0 or status <= 0:
+            return
 
 
 cdef class Recording:
@@ -224,25 +235,32 @@ cdef class Recording:
             index += 1
         return 0
 
-    def run(self):
+    def run(self, bint short=False):
         """Enqueues every launch and flushes; does not wait.
+
+        Args:
+            short: looks a while whether all have run: to be woken when they have takes longer than they do.
 
         Raises:
             OpenCLError, OutOfMemoryError: a launch was refused; the message names its layer and kernel.
         """
         cdef size_t i = 0
         cdef int32_t status = 0
+        cdef cl_handle last = NULL
         with nogil:
             if self.copy_queue != NULL:
                 status = self._overlapped(&i)
             else:
                 while i < self.count:
-                    status = self._enqueue(i, self.queue, NULL)
+                    status = self._enqueue(i, self.queue, &last if short and i == self.count - 1 else NULL)
                     if status != 0:
                         break
                     i += 1
                 if status == 0:
                     status = cl.flush(self.queue)
+                if last != NULL:
+                    watch(last)
+                    cl.release_event(last)
         if status != 0:
             check(status, self.labels[i] if i < self.count else "flush")
 

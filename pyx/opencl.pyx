@@ -36,6 +36,7 @@ _SYMBOLS = {
     "flush": "clFlush",
     "event_profile": "clGetEventProfilingInfo",
     "release_event": "clReleaseEvent",
+    "event_info": "clGetEventInfo",
     "enqueue_read_rows": "clEnqueueReadBufferRect",
     "enqueue_write_rows": "clEnqueueWriteBufferRect",
 }
@@ -75,6 +76,7 @@ cpdef void load() except *:
     _take(&cl.flush, library, "flush")
     _take(&cl.event_profile, library, "event_profile")
     _take(&cl.release_event, library, "release_event")
+    _take(&cl.event_info, library, "event_info")
     _take(&cl.enqueue_read_rows, library, "enqueue_read_rows")
     _take(&cl.enqueue_write_rows, library, "enqueue_write_rows")
     _loaded = True

@@ -68,6 +68,23 @@ def test_a_joined_plan_has_the_bits_of_its_launches(device: Device, monkeypatch:
             assert set(usage.by_tag) <= {"weights", "arena"}
 
 
+def test_a_run_that_is_watched_is_a_run(device: Device) -> None:
+    x = np.random.default_rng(5).standard_normal((1, 3, 6, 6), np.float32)
+    with cc.Net(TINY, device=device, seed=1) as net:
+        expected = net.predict(x)
+        assert net._test is not None and net._test._session is not None
+        session = net._test._session
+        executable = next(reversed(session._executables.values()))
+        session.fill_arena(0xFF)
+        for name in executable.inputs:
+            executable.inputs[name].write(x, name)
+        executable.recording.run(True)
+        for tensor, shape in executable.outputs.values():
+            y = np.empty(shape, np.float32)
+            tensor.read(y)
+            assert y.tobytes() == expected.tobytes()
+
+
 def test_training_joins_too(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((8, 3, 6, 6), np.float32), rng.integers(0, 5, 8)

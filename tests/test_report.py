@@ -40,6 +40,7 @@ FACTS = DeviceFacts(
     prefetches=False,
     maps_files=True,
     joins=False,
+    watches=False,
     max_alloc_bytes=2**31,
     global_bytes=2**35,
     local_bytes=2**15,

@@ -33,6 +33,7 @@ cdef struct EntryPoints:
     int32_t (*flush)(cl_handle queue) noexcept nogil
     int32_t (*event_profile)(cl_handle event, uint32_t what, size_t size, void* value, size_t* needed) noexcept nogil
     int32_t (*release_event)(cl_handle event) noexcept nogil
+    int32_t (*event_info)(cl_handle event, uint32_t what, size_t size, void* value, size_t* needed) noexcept nogil
     int32_t (*enqueue_read_rows)(cl_handle queue, cl_handle buffer, uint32_t blocking, const size_t* origin,
                                  const size_t* host_origin, const size_t* region, size_t pitch, size_t slice,
                                  size_t host_pitch, size_t host_slice, void* host, uint32_t n_wait,
