@@ -159,16 +159,21 @@ static inline real max_lanes(VF v)
 // y = activation(x): 0 none, 1 ReLU, 2 leaky ReLU, 3 ReLU6, 4 sigmoid, 5 tanh, 6 SiLU, 7 hard swish (layer.pyx:
 // ACTIVATIONS). The last two have no gradient from y.
 // NaN passes through. f(0) = 0 for all but the sigmoid, whose writers mask the channel tail.
+#define RELU6 3
 #define SIGMOID 4
+#define CLAMPS(activation) ((activation) <= 1 || (activation) == RELU6)
+static inline VF clamp_values(VF x, VF least, VF most)
+{
+    const VF raised = select(x, least, x < least);
+    return select(raised, most, raised > most);
+}
+
 static inline VF activate(VF x, int activation, float slope)
 {
-    if (activation <= 1) { // the usual ones share one instruction
-        const VF least = (VF)(activation ? 0.0f : -INFINITY);
-        return select(x, least, x < least);
-    }
+    if (CLAMPS(activation)) // the usual ones share two instructions
+        return clamp_values(x, (VF)(activation ? 0.0f : -INFINITY), (VF)(activation == RELU6 ? 6.0f : INFINITY));
     switch (activation) {
     case 2: return select(x, x * slope, x < (VF)(0));
-    case 3: return select(select(x, (VF)(0), x < (VF)(0)), (VF)(6), x > (VF)(6));
     case 4: return (VF)(1) / ((VF)(1) + exp(-x));
     case 5: return tanh(x);
     case 6: return x / ((VF)(1) + exp(-x));

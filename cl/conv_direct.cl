@@ -12,7 +12,9 @@
 //           WT * KB vectors of B floats should fit in the registers (tuning.py: accumulators)
 //           WG  work-items per group (default 1)   SW  column stride when not TRANSPOSED (default 1)
 //           REACH  with PLANAR, columns from a window's first to its last (default 1)
+//           POINTWISE  1: a window of one tap without padding, x in blocks, rows of WT outputs or more (default 0)
 // Order     each output sums over blocks of c, then r, s, c (PLANAR: r, c, s), whatever the tile: same bits for every choice.
+// Inside    one innermost loop in POINTWISE: with two the compilers keep half the sums in memory between them.
 // Borders   a tap whose columns leave the row is read through a private copy padded with zeros, all taps of planar x at once.
 
 #include "common.h"
@@ -38,6 +40,9 @@
 
 #ifndef REACH
 #define REACH 1
+#endif
+#ifndef POINTWISE
+#define POINTWISE 0
 #endif
 
 // acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap, with x[i][c] in the image or in the copy;
@@ -66,6 +71,9 @@
         REPEAT(WT, MULTIPLY, VALUE)          \
     }
 
+// An output that is there and the tile's own.
+#define IS_OUTPUT(i) (q0 + (i) * step >= q_first && q0 + (i) * step < q_out)
+
 // Pixels of a row of planar x that a tile reads.
 #define LINE ((WT - 1) * SW + REACH)
 
@@ -91,10 +99,14 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     const int phase_tiles = tiles / stride_w;
     const int phase = item % tiles / phase_tiles;
     const int step = stride_w;
-    const int q0 = phase + item % tiles % phase_tiles * WT * step;
+    const int q_first = phase + item % tiles % phase_tiles * WT * step, q0 = q_first;
 #else
-    const int step = 1;
-    const int q0 = item % tiles * WT;
+    const int step = 1, q_first = item % tiles * WT;
+#if POINTWISE
+    const int q0 = min(q_first, q_out - WT); // never beyond the row
+#else
+    const int q0 = q_first;
+#endif
 #endif
     const int filter_stride = filter_depth * kernel_h * kernel_w * B;
     const int cb0 = kb0 * B / k_per_group * c_per_group / B;
@@ -105,6 +117,15 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
         UNROLL for (int i = 0; i < WT; i++)
             acc[j][i] = (VF)(0);
 
+#if POINTWISE
+    const size_t first = (size_t)(p * stride_h * w_in + q0 * SW) * B;
+    for (int depth = 0; depth < filter_depth && cb0 + depth < c_blocks; depth++) {
+        const int channels = min(B, c_total - (cb0 + depth) * B);
+        __global const weight_t *tap = filter + (size_t)depth * B * B;
+        __global const real *pixels = PIECE_BLOCK(x, n, cb0 + depth) + first;
+        MULTIPLY_TAP(IN_IMAGE)
+    }
+#else
     for (int depth = 0; depth < filter_depth && cb0 + depth < c_blocks; depth++) {
         const int cb = cb0 + depth;
         const int channels = min(B, c_total - cb * B);
@@ -163,7 +184,9 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
 #endif
         }
     }
+#endif
 
+    const VF least = (VF)(activation ? 0.0f : -INFINITY), most = (VF)(activation == RELU6 ? 6.0f : INFINITY);
     UNROLL for (int j = 0; j < KB; j++) {
         const int kb = kb0 + j;
         if (j < kb_skip || kb >= k_blocks)
@@ -171,15 +194,30 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
         const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0);
         __global VF *out = OUTPUT_BLOCK(y, n, kb) + p * q_out;
         __global const VF *add = BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + p * q_out;
-        UNROLL for (int i = 0; i < WT; i++) {
-            const int q = q0 + i * step;
-            if (q < q_out) {
-                VF result = acc[j][i] + offset;
-                if (residual_buffer)
-                    result += add[q];
-                result = activate(result, activation, slope);
-                out[q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
-            }
+        UNROLL for (int i = 0; i < WT; i++)
+            acc[j][i] += offset;
+        if (residual_buffer) {
+            UNROLL for (int i = 0; i < WT; i++)
+                if (IS_OUTPUT(i))
+                    acc[j][i] += add[q0 + i * step];
         }
+        if (CLAMPS(activation)) {
+            UNROLL for (int i = 0; i < WT; i++)
+                acc[j][i] = clamp_values(acc[j][i], least, most);
+        } else {
+            // Not unrolled: rare, and much code. A copy, as what is indexed at run time lies in memory.
+            VF results[WT];
+            UNROLL for (int i = 0; i < WT; i++)
+                results[i] = acc[j][i];
+            for (int i = 0; i < WT; i++) {
+                const VF result = activate(results[i], activation, slope);
+                results[i] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+            }
+            UNROLL for (int i = 0; i < WT; i++)
+                acc[j][i] = results[i];
+        }
+        UNROLL for (int i = 0; i < WT; i++)
+            if (IS_OUTPUT(i))
+                out[q0 + i * step] = acc[j][i];
     }
 }

@@ -140,6 +140,8 @@ class ConvTranspose2d(Layer):
 
     def _rows(self, y):
         """(rows, outputs in a row) as tiles see an output: the columns of one phase."""
+        if is_pointwise(self.window):
+            return rows_of(self.window, y)
         n, _, h, wd = y.shape
         stride = self.window.stride[1]
         return n * h * stride, ceil_div(wd, stride)
@@ -166,10 +168,12 @@ class ConvTranspose2d(Layer):
             record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args(), stride)
             return
         tiles = dict(choice.tiles)
-        stride = self.window.stride[1]
-        extents = (*ins[0].spec.shape[2:], *self.size)
-        per_row = stride * ceil_div(ceil_div(self.size[1], stride), tiles["WT"])
-        defines = {**tiles, "TRANSPOSED": 1}
+        _, columns = self._rows(outs[0].spec)
+        if is_pointwise(self.window):  # a convolution, whose filter is the given one
+            extents, per_row, defines = (1, columns, 1, columns), ceil_div(columns, tiles["WT"]), {**tiles, "SW": 1}
+        else:
+            extents = (*ins[0].spec.shape[2:], *self.size)
+            per_row, defines = self.window.stride[1] * ceil_div(columns, tiles["WT"]), {**tiles, "TRANSPOSED": 1}
         launch_direct(rec, self.window, ins, outs[0], extents, per_row, defines, self.activation_args())
 
 

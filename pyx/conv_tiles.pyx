@@ -12,7 +12,11 @@ def ceil_div(a, b):
 
 def is_pointwise(window):
     """1x1, stride 1, no padding: the image is one long row."""
-    return window.kernel == (1, 1) and window.stride == (1, 1) and window.pads == ((0, 0), (0, 0))
+    return _single_tap(window) and window.stride == (1, 1)
+
+
+def _single_tap(window):
+    return window.kernel == (1, 1) and window.pads == ((0, 0), (0, 0))
 
 
 def rows_of(window, y):
@@ -83,7 +87,11 @@ def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
     # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
     # passes the other by. Planar pixels are copied in a third.
     loops, channels = (1 if group == 1 else 2), min(block, c_group * groups)
-    if defines.get("PLANAR"):
+    blocked = not defines.get("PLANAR") and not defines.get("TRANSPOSED")
+    if blocked and _single_tap(window) and defines["WT"] <= extents[3]:
+        defines = {**defines, "POINTWISE": 1}
+        row = looped(channels)
+    elif defines.get("PLANAR"):
         line = (defines["WT"] - 1) * defines["SW"] + defines["REACH"]
         row = looped(channels, loops * looped(s) + looped(line))
     else:
@@ -91,7 +99,7 @@ def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
     rec.launch(
         "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
         defines={**defines, **weight_defines(w), "WG": group}, local_size=(group, 1),
-        iterations=looped(depth, looped(r, row)) + 2 * looped(defines["KB"], looped(defines["WT"])),
+        iterations=looped(depth, looped(r, row)) + looped(defines["KB"], 7 * looped(defines["WT"])),
     )
 
 
