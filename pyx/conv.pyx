@@ -7,7 +7,7 @@ from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
 from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
 from clconv._core.conv_tiles import ceil_div, direct_effort, gradient_tile, is_pointwise, launch_direct, register_tiles
-from clconv._core.conv_tiles import rows_at_once, rows_of, stays_near
+from clconv._core.conv_tiles import rows_at_once, rows_gathered, rows_of, stays_near
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -133,18 +133,10 @@ class ConvTranspose2d(Layer):
 
     def choices(self, facts, specs, outs):
         found = conv_choices(facts, specs[1], outs[0], self.window.stride)
-        return found or register_tiles(facts, specs[1], *self._rows(outs[0]))
+        return found or register_tiles(facts, specs[1], *rows_gathered(self.window, outs[0]))
 
     def effort(self, specs, outs, facts, choice):
-        return direct_effort(self.cost(specs, outs, facts), choice, facts, specs[1], *self._rows(outs[0]))
-
-    def _rows(self, y):
-        """(rows, outputs in a row) as tiles see an output: the columns of one phase."""
-        if is_pointwise(self.window):
-            return rows_of(self.window, y)
-        n, _, h, wd = y.shape
-        stride = self.window.stride[1]
-        return n * h * stride, ceil_div(wd, stride)
+        return direct_effort(self.cost(specs, outs, facts), choice, facts, specs[1], *rows_gathered(self.window, outs[0]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -168,7 +160,7 @@ class ConvTranspose2d(Layer):
             record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args(), stride)
             return
         tiles = dict(choice.tiles)
-        _, columns = self._rows(outs[0].spec)
+        _, columns = rows_gathered(self.window, outs[0].spec)
         if is_pointwise(self.window):  # a convolution, whose filter is the given one
             extents, per_row, defines = (1, columns, 1, columns), ceil_div(columns, tiles["WT"]), {**tiles, "SW": 1}
         else:

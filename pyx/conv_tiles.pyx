@@ -25,6 +25,13 @@ def rows_of(window, y):
     return (n, p * q) if is_pointwise(window) else (n * p, q)
 
 
+def rows_gathered(window, y):
+    """`rows_of` for an output of a transposed convolution: the columns of one phase."""
+    n, _, h, wd = y.shape
+    stride = window.stride[1]
+    return rows_of(window, y) if is_pointwise(window) else (n * h * stride, ceil_div(wd, stride))
+
+
 # Widths of a register tile: few, so that networks share programs.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 28)
 
