@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, BudgetError, ModelFileError, OutOfMemoryError, ShapeError
+from .inference import OUTPUT, Inference
 from .plan import Plan
 from .planner import NO_LIMIT
 from .report import training_plan
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 MOST_BATCH = 1024  # images; more at a time bring nothing
 MOST_SIDE = 16384  # pixels
 GRIDS = (1, 2, 4, 8, 16, 32, 64)  # sizes of images that are tried: the network's own and steps of so many pixels
-CLOSE = 64  # steps of an image's area, in squares of the grid
-FACTORS = (1, 2, 4)  # how far beyond what fits at full speed is looked
+CLOSE = 32  # a side is found to one part in so many
+SMALLER = (0.75, 0.5, 0.25, 0.125)  # of the network's own size, where that does not fit
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,11 @@ class Fits:
         return any(fit.at_all != 0 for fit in self.found)
 
 
-def fits(net: Net, memory: int, *, bn: str | None = None, image: bool = False, terms: Terms = DEFAULT) -> Fits:
-    """The largest batches for predicting and training that fit into a budget.
+def fits(net: Net, memory: int, *, bn: str | None = None, terms: Terms = DEFAULT) -> Fits:
+    """The largest batches for predicting and training that fit into a budget, and image where sizes are free.
 
     Args:
-        memory: bytes. bn: as for `Net.fit`. image: also the largest image, where the network takes several sizes;
-            plans in strips for large images take a while. terms: of predictions.
+        memory: bytes. bn: as for `Net.fit`. terms: of predictions.
 
     Raises:
         ArgumentError: the network's batch is fixed.
@@ -96,22 +96,18 @@ def fits(net: Net, memory: int, *, bn: str | None = None, image: bool = False, t
             f"fit-check: the file fixes the batch at {net.network.fixed_batch}; clconv summary shows it"
         )
     found = [_test_batch(net, memory, terms), _train_batch(net, memory, bn)]
-    largest = _image(net, memory, terms) if image else None
+    largest = _image(net, memory, terms)
     return Fits(memory, net.device.facts.name, (*found, *([largest] if largest is not None else [])))
 
 
-def _largest(bytes_of: Callable[[int], float], limit: int, most: int, share: int = 0) -> int:
-    """The largest number up to `most` whose bytes pass no limit; they grow about evenly. 0: not even one.
-
-    Args:
-        share: to one part in so many; 0: exactly.
-    """
+def _largest(bytes_of: Callable[[int], float], limit: int, most: int) -> int:
+    """The largest number up to `most` whose bytes pass no limit; they grow about evenly. 0: not even one."""
     known = {1: bytes_of(1)}
     low, high, guess = 0, most + 1, 2
     if known[1] > limit:
         return 0
     low = 1
-    while high - low > max(1, low // share if share else 0):
+    while high - low > 1:
         known[guess] = bytes_of(guess)
         low, high = (guess, high) if known[guess] <= limit else (low, guess)
         a, b = low, high if high in known and known[high] < math.inf else max(known)
@@ -129,25 +125,6 @@ def _bytes(make: Callable[[], Plan]) -> float:
     except (OutOfMemoryError, BudgetError):
         return math.inf
     return plan.arena_bytes if plan.facts.maps_files and not plan.optimizer_bytes else plan.peak_bytes
-
-
-def _farthest(fits: Callable[[int], bool], once: int) -> int:
-    """About the largest number that fits in more time: steps of halves from what fits at once."""
-    found = once
-    for number in sorted({max(1, int(once * factor)) for factor in FACTORS}):
-        if number > found:
-            if not fits(number):
-                break
-            found = number
-    return found
-
-
-def _fits(make: Callable[[], Plan]) -> bool:
-    try:
-        make()
-    except (BudgetError, OutOfMemoryError, ShapeError):
-        return False
-    return True
 
 
 def _test_batch(net: Net, memory: int, terms: Terms) -> Fit:
@@ -177,27 +154,56 @@ def _image(net: Net, memory: int, terms: Terms) -> Fit | None:
     grid, base = _grid(net), max(net.network.input_shape[1:])
     if grid is None:
         return None
-    from .net import Net as Opened
 
-    def plan(area: int, limit: int) -> Plan:
-        side = _side(area, base, grid)
-        with Opened(net.network.with_image((side, side)), device=net.device) as sized:
-            return sized.plan(memory=limit, **asdict(terms))
+    def sized(side: int) -> Inference:
+        return Inference(net.network.with_image((side, side)), net.device)
 
-    unit = grid * grid
-    area = _largest(
-        lambda n: _bytes(lambda: plan(n * unit * CLOSE, NO_LIMIT)), memory, MOST_SIDE**2 // unit // CLOSE, 32
-    )
-    once = area * unit * CLOSE
-    most = _farthest(lambda n: _fits(lambda: plan(n, memory)), once or base * base)
-    sides = [_side(n, base, grid) if n else 0 for n in (once, most if once or _fits(lambda: plan(most, memory)) else 0)]
-    peak = plan(once or most, memory).peak_bytes if sides[1] else 0
-    return Fit("image", "test", sides[0], sides[1], False, peak)
+    def at_once(side: int) -> bool:
+        return _bytes(lambda: sized(side).plan(OUTPUT, 1, budget=NO_LIMIT)) <= memory
+
+    def at_all(side: int) -> bool:
+        network = sized(side).network
+        ends = 4 * (math.prod(network.input_shape) + math.prod(network.output_shape))  # whole in every plan
+        return ends <= memory and sized(side).feasible(memory, terms)
+
+    def plan(side: int) -> Plan:
+        return sized(side).plan(OUTPUT, 1, budget=memory, terms=terms)
+
+    once = _largest_side(at_once, base, grid)
+    most = max(once, _largest_side(at_all, once or base, grid))
+    while most > once and not _made(plan, most):
+        most = max(once, most - max(grid, most // CLOSE // grid * grid))
+    peak = plan(once or most).peak_bytes if most else 0
+    return Fit("image", "test", once, most, False, peak)
 
 
-def _side(area: int, base: int, grid: int) -> int:
-    """Pixels per side of about so many pixels, on the grid of sizes that the network takes."""
-    return max(int(area**0.5) - base, grid - base) // grid * grid + base
+def _made(make: Callable[[int], object], side: int) -> bool:
+    """Whether it can be made: images may be too small for a network, too."""
+    try:
+        return make(side) is not False
+    except (ArgumentError, BudgetError, OutOfMemoryError, ShapeError):
+        return False
+
+
+def _largest_side(fits: Callable[[int], bool], start: int, grid: int) -> int:
+    """About the largest side that fits, on the grid on which `start` lies; 0: none that was looked at."""
+    step, low, high = max(1, start // grid), 0, 0  # in units of the grid, from `start`
+    if _made(fits, start):
+        while start + (low + step) * grid <= MOST_SIDE and _made(fits, start + (low + step) * grid):
+            low, step = low + step, 2 * step
+        high = low + step
+    else:
+        for part in SMALLER:
+            low = -int((1 - part) * start // grid)
+            if _made(fits, start + low * grid):
+                break
+            high = low
+        else:
+            return 0
+    while high - low > max(1, (start // grid + low) // CLOSE):
+        middle = (low + high) // 2
+        low, high = (middle, high) if _made(fits, start + middle * grid) else (low, middle)
+    return start + low * grid
 
 
 def _grid(net: Net) -> int | None:

@@ -81,6 +81,14 @@ class Fitting:
             return plan
         return self._best_strips(limit, exact)
 
+    def feasible(self, limit: int, *, exact: bool = False) -> bool:
+        """Whether some plan fits, but for what packing may add."""
+        if self._resident(0, limit) is not None:
+            return True
+        smallest = self._variants(exact)[-1]  # the last is the one with the least workspace
+        room = limit - self._held(smallest)
+        return room > 0 and self._search(smallest).within(room, priced=False) is not None
+
     def _best_strips(self, limit: int, exact: bool) -> Plan | None:
         found = [self._strips(variant, limit) for variant in self._variants(exact)]
         return min((each for each in found if each is not None), key=lambda each: each[0], default=(0, None))[1]

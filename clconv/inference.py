@@ -63,6 +63,10 @@ class Inference:
         """
         return self._fitting(what, batch, network or self.network).plan(budget, terms)
 
+    def feasible(self, limit: int, terms: Terms = DEFAULT) -> bool:
+        """Whether some plan for one image fits so many bytes; takes less time than making it."""
+        return self._fitting(OUTPUT, 1, self.network).feasible(limit, terms)
+
     def _fitting(self, what: str, batch: int, network: Network, images: int = 0, stage: int | None = None) -> Fittings:
         """Plans for a batch; algorithms are chosen as for `images` (0: as many as are in it).
 

@@ -29,14 +29,14 @@ def test_the_largest_batches_fit_and_larger_ones_do_not():
 def test_images_where_their_size_is_free():
     with cc.Net(PHOTO) as net:
         budget = net.plan(memory=1 << 40).peak_bytes
-        image = fits(net, budget, image=True).found[2]
+        image = fits(net, budget).found[2]
         assert image.what == "image" and 24 <= image.at_once <= image.at_all
     with cc.Net(net.network.with_image((image.at_all, image.at_all))) as larger:
         assert larger.plan(memory=budget).peak_bytes <= budget
     with cc.Net(net.network.with_image((2 * image.at_once, 2 * image.at_once))) as larger:
         assert larger.plan(memory=1 << 62).arena_bytes > budget
     with cc.Net(PATTERN) as net:
-        assert len(fits(net, budget, image=True).found) == 2, "the fully-connected layer fixes the size"
+        assert len(fits(net, budget).found) == 2, "the fully-connected layer fixes the size"
 
 
 def test_nothing_fits():

@@ -20,7 +20,6 @@ from .options import device_option, json_option, means_options, memory_option
 @memory_option("The budget, such as 2GB. Default: CLCONV_MEMORY, else all that the device has.")
 @means_options
 @click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
-@click.option("--image", is_flag=True, help="The largest image, too; takes up to a minute.")
 @json_option("The same as JSON; sizes in bytes.")
 @device_option
 def fit_check(
@@ -29,7 +28,6 @@ def fit_check(
     spill: str | None,
     storage: str | None,
     bn: str | None,
-    image: bool,
     as_json: bool,
     device: str | None,
 ) -> None:
@@ -46,7 +44,7 @@ def fit_check(
     """
     with find(network).open(device=device) as net:
         limit = budget_bytes(memory) or net.device.facts.global_bytes
-        found = fits(net, limit, bn=bn, image=image, terms=Terms(spill=spill, storage=storage))
+        found = fits(net, limit, bn=bn, terms=Terms(spill=spill, storage=storage))
         if as_json:
             click.echo(json.dumps(found.to_dict(), indent=2))
         else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .._core.layer import Cost
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Value
-from .prices import PRICES, Offer, fitting_offer, offers, price_of
+from .prices import Offer, fitting_offer, offers, price_of
 from .steps import with_rows
 from .strips import Chain, Rows, Segment, can_strip
 
@@ -81,7 +81,7 @@ class Search:
         """The cheapest way with at most `limit` bytes alive at a time, or None.
 
         Args:
-            priced: else about the cheapest; this takes less time.
+            priced: else any way; this takes less time.
         """
         count = len(self.graph.nodes)
         best: list[tuple[float, int, Segment | None]] = [(math.inf, 0, None)] * (count + 1)
@@ -96,7 +96,7 @@ class Search:
             for j in range(i + 1, min(i + LONGEST, count) + 1):
                 if not self.able[j - 1]:
                     break
-                if any(over[i:j]):
+                if any(over[i:j]) and (priced or best[j][0] == math.inf):
                     found = self._segment(i, j, limit, priced)
                     if found is not None:
                         total = price + found[1]
@@ -149,16 +149,14 @@ class Search:
         low, high = 0, len(sizes)  # sizes fall: the first that fits is looked for
         if not sizes or self._crossing(start, stop) > limit or self._peak(Segment(start, stop, sizes[-1])) > limit:
             return None
+        if not priced:
+            return Segment(start, stop, sizes[-1]), 0.0
         while low < high:
             middle = (low + high) // 2
             if self._peak(Segment(start, stop, sizes[middle])) <= limit:
                 high = middle
             else:
                 low = middle + 1
-        if not priced:
-            count = -(-int(self.graph.nodes[stop - 1].outputs[0].spec.shape[2]) // sizes[low])
-            launches = 2 * count * (stop - start) * PRICES[self.facts.kernels].launch
-            return Segment(start, stop, sizes[low]), launches + sum(found[0].price for found in self.offers[start:stop])
         found = [Segment(start, stop, rows) for rows in sizes[low : low + HEIGHTS]]
         return min(((each, self._price(each, limit)) for each in found), key=lambda pair: pair[1])
 
