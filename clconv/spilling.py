@@ -62,7 +62,7 @@ class Fittings:
     def feasible(self, limit: int, terms: Terms) -> bool:
         """Whether some plan fits; takes less time than making it."""
         counts = (*self.counts[-1:], 0) if terms.spill is not None else (0,)
-        return any(self._fitting(count).feasible(limit, exact=terms.exact) for count in counts)
+        return any(self._fitting(count, terms).feasible(limit, exact=terms.exact) for count in counts)
 
     def least_bytes(self, terms: Terms) -> int:
         """Bytes of the smallest plan that is known, under these terms."""
