@@ -117,6 +117,16 @@ def test_normalisation_takes_sums_and_slopes_with_the_same_bits(device, monkeypa
     assert_same(found, trained(device, network, optimizer, x, y))
 
 
+def test_normalised_values_are_made_again_rather_than_kept(device, monkeypatch):
+    pattern = "INPUT 12x12x3 -> [CONV 3x3x16 -> BN -> RELU]*4 -> CONV 1x1x8 -> BN -> POOL -> FC 5"
+    network, optimizer = cc.Net(pattern).network, cc.SGD(0.05, momentum=0.9)
+    x, y = batch(network)
+    found, peak = trained(device, network, optimizer, x, y), step_peak(device, network)
+    monkeypatch.setattr(passes, "normalise_again", lambda graph: None)
+    assert peak < 0.8 * step_peak(device, network)
+    assert_same(found, trained(device, network, optimizer, x, y))
+
+
 def step_peak(device, network):
     return Trainer(network, device, "softmax", cc.SGD(0.05, momentum=0.9)).plan("train", 64).peak_bytes
 

@@ -8,7 +8,7 @@ from .fuse import fuse_activations, fuse_sums
 from .halve import halve_weights
 from .layout import convert_layouts
 from .masks import move_masks
-from .recompute import recompute
+from .recompute import normalise_again, recompute
 from .spill import idle, spill
 from .step import fuse_updates
 from .winograd import use_winograd
@@ -25,6 +25,7 @@ __all__ = [
     "halve_weights",
     "idle",
     "move_masks",
+    "normalise_again",
     "read_pieces",
     "recompute",
     "spill",

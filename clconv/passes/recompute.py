@@ -32,6 +32,31 @@ def crossing(nodes: Sequence[Node], cut: int) -> list[Value]:
     return [v for v in dict.fromkeys(v for node in nodes[cut:] for v in node.reads) if v in made]
 
 
+def normalise_again(graph: Graph) -> None:
+    """Computes outputs of batch normalisation once more in front of the first gradient that reads them.
+
+    They need not be kept: the input that they are made of is kept for the gradient of the normalisation itself, so
+    that one of two tensors behind each convolution goes, for one pass over the other. The bits are the same. Where a
+    residual is added, which may be nowhere else, the output is kept.
+    """
+    count = forward_count(graph)
+    forward, backward = graph.nodes[:count], graph.nodes[count:]
+    asked = {value for node in backward for value in node.reads}
+    again = {
+        node.outputs[0]: node
+        for node in forward
+        if isinstance(node.layer, BatchNormTrain) and not node.layer.adds and asked.issuperset(node.reads[:1])
+    }
+    copies: dict[Value, Value] = {}
+    graph.nodes = forward
+    for node in backward:
+        for value in node.reads:
+            if value in again and value not in copies:
+                _again(graph, again[value], copies)
+        node.inputs = tuple(_replaced(operand, copies) for operand in node.inputs)
+        graph.nodes.append(node)
+
+
 def recompute(graph: Graph, cuts: Sequence[int]) -> None:
     """Keeps of the forward pass only what crosses one of the `cuts`, with the other outputs of the same nodes, and all
     behind the last one.

@@ -62,6 +62,7 @@ def training_graph(
     passes.convert_layouts(graph)
     passes.fuse_updates(graph)
     graph.prune()
+    passes.normalise_again(graph)
     passes.recompute(graph, cuts)
     return graph
 
