@@ -107,6 +107,10 @@ class Session:
         """The role of a persistent value; see `Value`."""
         return self._values[name].role
 
+    def wholes(self, role: str) -> list[str]:
+        """Names of the persistent values of a role, of those that lie in parts once."""
+        return list(dict.fromkeys(value.whole[0] for value in self._values.values() if value.role == role))
+
     def tensor(self, value: Value) -> Tensor:
         """Where a persistent value lives."""
         assert self._residence is not None
@@ -134,7 +138,10 @@ class Session:
                 self.allocator.fill(slab)
 
     def read(self, name: str) -> Array:
-        """A persistent value as its public array."""
+        """A persistent value as its public array, whole where it lies in parts."""
+        if name not in self._values:
+            parts = [value for value in self._values.values() if value.whole[0] == name]
+            return np.concatenate([self.read(v.name) for v in sorted(parts, key=lambda v: v.whole[1])])
         value = self._values[name]
         block = self.device.facts.block
         stored = np.empty(value.spec.storage_shape(block), value.spec.dtype)

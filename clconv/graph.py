@@ -28,6 +28,7 @@ class Parameter:
         swap: the public array has input and output channels exchanged (transposed convolution).
         derive: computes the public array from others by name (folded parameters), or None.
         derived_by_rows: `derive` makes a part of the array, along its first axis, from the same part of the others.
+        whole: (name, first row) where the value is a part of what users see under that name.
     """
 
     public_shape: tuple[int, ...]
@@ -35,8 +36,9 @@ class Parameter:
     fan_in: int = 1
     fan_out: int = 1
     swap: bool = False
-    derive: Callable[[Mapping[str, Array]], Array] | None = None
+    derive: Callable[[Mapping[str, Array]], Array | None] | None = None
     derived_by_rows: bool = False
+    whole: tuple[str, int] | None = None
 
 
 @dataclass(eq=False)
@@ -59,6 +61,11 @@ class Value:
     def persistent(self) -> bool:
         """Whether it outlives a run."""
         return self.role in PERSISTENT
+
+    @property
+    def whole(self) -> tuple[str, int]:
+        """Under which name users see it, and at which row of that."""
+        return (self.parameter and self.parameter.whole) or (self.name, 0)
 
     @property
     def hosted(self) -> bool:

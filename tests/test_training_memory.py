@@ -190,7 +190,7 @@ def test_less_is_kept(one):
         plan = trainer._plans.train(Method(cuts=cuts, scratch=0), 32, 32, False)
         assert max(plan.live_bytes) <= 1.02 * limit + 32 * 32 * 32 * 16 * 4  # the images lie beside the chain
         peaks.append(plan.arena_bytes)
-    assert peaks == sorted(peaks) and peaks[0] < 0.5 * kept.arena_bytes
+    assert peaks == sorted(peaks) and peaks[0] < 0.6 * kept.arena_bytes
     assert search.cuts(search.least() // 2) is None
 
 
@@ -351,6 +351,37 @@ def test_a_device_that_is_too_small_is_a_budget(one):
         BudgetError, match=r"\w+: \d+ bytes in one piece, but .* at most 1000.*\. Nothing was allocated"
     ):
         Trainer(network, pieces, "softmax", cc.SGD(0.05, momentum=0.9)).plan_within({"train": {12}}, None)
+
+
+@pytest.mark.parametrize("optimizer", [cc.SGD(0.05, momentum=0.9), cc.Adam(0.001)], ids=lambda o: o.rule)
+def test_weights_beyond_the_largest_allocation_lie_in_parts(one, optimizer):
+    network = cc.Net("INPUT 8x8x16 -> CONV 3x3x16 -> RELU -> FC 72 -> RELU -> FC 5").network
+    x, y = batch(network)
+    whole = Trainer(network, one, "softmax", optimizer, seed=4)
+    pieces = Device(one.key, replace(one.facts, max_alloc_bytes=200_000), one.cl_device)
+    split = Trainer(network, pieces, "softmax", optimizer, seed=4)
+    found = []
+    try:
+        for trainer in (whole, split):
+            trainer.prepare(network.initial(1), {"train": {len(x)}, "test": {len(x)}})
+            losses = [trainer.step(x, y, optimizer.rate)[0] for _ in range(3)]
+            found.append((trainer.arrays(), trainer.optimizer_arrays(), losses, trainer.evaluate(x, y)[0]))
+            assert trainer.session.allocator.peak_bytes == trainer.peak_bytes
+        assert len(split.session.names) > len(whole.session.names)
+        for a, b in zip(found[0][:2], found[1][:2], strict=True):
+            assert a.keys() == b.keys()
+            for name, array in a.items():
+                np.testing.assert_allclose(b[name].reshape(array.shape), array, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[1][2], found[0][2], rtol=1e-5)
+        np.testing.assert_allclose(found[1][3], found[0][3], rtol=1e-4)
+        # What one of them has computed, the other goes on with.
+        for trainer, (arrays, states, *_) in zip((whole, split), reversed(found), strict=True):
+            trainer.prepare(arrays, {"train": {len(x)}}, None, states)
+            for name, array in states.items():
+                assert np.array_equal(trainer.optimizer_arrays()[name].ravel(), array.ravel()), name
+    finally:
+        whole.release()
+        split.release()
 
 
 def test_a_run_goes_on_with_the_trainer_of_the_last_one_where_it_serves(one):

@@ -10,6 +10,7 @@ from .layout import convert_layouts
 from .masks import move_masks
 from .recompute import normalise_again, recompute
 from .spill import idle, spill
+from .split import split_weights
 from .step import fuse_updates
 from .winograd import use_winograd
 
@@ -29,6 +30,7 @@ __all__ = [
     "read_pieces",
     "recompute",
     "spill",
+    "split_weights",
     "use_winograd",
 ]
 

@@ -114,7 +114,9 @@ def _array(value: Value, arrays: Arrays) -> Array:
     parameter = value.parameter
     assert parameter is not None
     if parameter.derive is not None:
-        return parameter.derive(arrays).astype(np.float64)
+        array = parameter.derive(arrays)
+        assert array is not None
+        return array.astype(np.float64)
     return np.asarray(arrays[value.name] if value.name in arrays else np.zeros(parameter.public_shape), np.float64)
 
 

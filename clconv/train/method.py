@@ -80,7 +80,9 @@ class StepPlans:
         """
         key = "train", replace(method, images=None, test_images=None), images, batch, summed
         if key not in self._plans:
-            graph = training_graph(self.network, images, self.loss, self.optimizer, method.cuts, batch, summed)
+            graph = training_graph(
+                self.network, images, self.loss, self.optimizer, method.cuts, batch, summed, self.facts
+            )
             self._plans[key] = self._planned(graph, method)
         return self._plans[key]
 
@@ -88,7 +90,7 @@ class StepPlans:
         """The plan of an evaluation of `images` images."""
         key = "test", method.scratch, images
         if key not in self._plans:
-            graph = evaluation_graph(self.network, images, self.loss)
+            graph = evaluation_graph(self.network, images, self.loss, self.facts)
             passes.for_inference(graph, self.facts.block, fold=False)
             self._plans[key] = self._planned(graph, method)
         return self._plans[key]

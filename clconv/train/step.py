@@ -9,9 +9,11 @@ from .. import passes
 from .._core import loss as losses
 from .._core.optimizer import Finite, Step, Update
 from ..autodiff import differentiate
+from ..device import DeviceFacts
 from ..errors import ArgumentError
 from ..graph import Graph, Value
 from ..nn.network import Network
+from ..passes.split import state_of
 from ..shapes import TensorSpec
 from .optimizers import Optimizer
 
@@ -30,6 +32,7 @@ def training_graph(
     cuts: Sequence[int] = (),
     batch: int | None = None,
     summed: bool = False,
+    facts: DeviceFacts | None = None,
 ) -> Graph:
     """One step on `images` images: inputs "x" and "labels", outputs "loss" and "correct" per image.
 
@@ -38,9 +41,12 @@ def training_graph(
 
     Args:
         cuts: what is computed twice, see `passes.recompute`. batch: images of the whole batch, where this is a
-            part of it. summed: gradients of several parts are gathered, see `Optimizer.hyper`.
+            part of it. summed: gradients of several parts are gathered, see `Optimizer.hyper`. facts: of a device whose
+            allocations weights must fit.
     """
     graph = network.graph(images, train=True)
+    if facts is not None:
+        passes.split_weights(graph, facts)
     passes.fuse_activations(graph)
     passes.fuse_sums(graph, train=True)
     scores = graph.outputs.pop("y")
@@ -50,7 +56,9 @@ def training_graph(
     hyper = graph.persist("hyper", TensorSpec((16,), layout="plain"), "control")
 
     def update(weight: Value, gradient: Value) -> None:
-        states = [graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer") for s in optimizer.states]
+        states = [
+            graph.persist(f"{weight.name}.{s}", weight.spec, "optimizer", state_of(weight, s)) for s in optimizer.states
+        ]
         if step.summed:
             states.append(graph.persist(f"{weight.name}.gradient", weight.spec, "gradient"))
         graph.add(Update(step), [gradient, weight, *states, hyper, ok], weight.name.rpartition(".")[0])
@@ -67,9 +75,15 @@ def training_graph(
     return graph
 
 
-def evaluation_graph(network: Network, batch: int, loss: str) -> Graph:
-    """Test-time mode with a loss behind it, for weights as training holds them (nothing is folded)."""
+def evaluation_graph(network: Network, batch: int, loss: str, facts: DeviceFacts | None = None) -> Graph:
+    """Test-time mode with a loss behind it, for weights as training holds them (nothing is folded).
+
+    Args:
+        facts: see `training_graph`.
+    """
     graph = network.graph(batch, train=False)
+    if facts is not None:
+        passes.split_weights(graph, facts)
     loss_value, correct, _ = add_loss(graph, graph.outputs.pop("y"), loss)
     graph.outputs = {"loss": loss_value, "correct": correct}
     return graph

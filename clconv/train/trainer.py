@@ -212,6 +212,7 @@ class Trainer:
         for node in graph.nodes:
             graph.outputs.update({f"{len(graph.outputs)}:{node.name}": value for value in node.outputs})
         del graph.outputs["y"]
+        passes.split_weights(graph, self.device.facts)
         passes.convert_layouts(graph)
         session = Session(self.device)
         try:
@@ -230,7 +231,7 @@ class Trainer:
 
     def optimizer_arrays(self) -> dict[str, Array]:
         """Optimizer state by name, for a checkpoint."""
-        return {name: self.session.read(name) for name in self.session.names if self.session.role(name) == "optimizer"}
+        return {name: self.session.read(name) for name in self.session.wholes("optimizer")}
 
     def release(self) -> None:
         """Frees the device memory."""
