@@ -14,7 +14,7 @@ from ..shapes import TensorSpec, blocks
 
 
 def split_weights(graph: Graph, facts: DeviceFacts) -> None:
-    """Cuts weights and biases of fully-connected layers along their outputs where an allocation cannot hold the weights.
+    """Cuts weights and biases of fully-connected layers along their outputs where one allocation does not hold them.
 
     The outputs are joined. Each part has its own gradient and optimizer state, and none is larger than that.
 
