@@ -59,32 +59,33 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
 }
 
 // Row i of G w at column s of the taps; where i is a constant, one to three loads are left.
-static inline VF filter_row(__global const VF *w, int i, int s)
+static inline VF filter_row(__global const weight_t *w, int i, int s)
 {
     if (i == 0 || i == 5)
-        return w[TAP(i ? 2 : 0, s)];
-    const VF wide = fma((VF)(i < 3 ? 1 : 4), w[TAP(2, s)], w[TAP(0, s)]);
-    return fma((VF)((i < 3 ? 1 : 2) * (i % 2 ? 1 : -1)), w[TAP(1, s)], wide);
+        return LOAD_W(w, TAP(i ? 2 : 0, s));
+    const VF wide = fma((VF)(i < 3 ? 1 : 4), LOAD_W(w, TAP(2, s)), LOAD_W(w, TAP(0, s)));
+    return fma((VF)((i < 3 ? 1 : 2) * (i % 2 ? 1 : -1)), LOAD_W(w, TAP(1, s)), wide);
 }
 
 #if FEW
 // Adds row i of the products of WT tiles and an output block to `sums`, over the `channels` of a block whose
 // transformed inputs are v, stride values from one of the 36 to the next; `first`: sums begin at zero. Meanwhile some of
 // the filters `ahead`, of the next block, are fetched: 2 vectors for each channel.
-static inline void add_row(const int i, __global const VF *w, __global const real *v, size_t stride, int channels,
-                           int first, __global VF *sums, __global const VF *ahead)
+static inline void add_row(const int i, __global const weight_t *w, __global const real *v, size_t stride, int channels,
+                           int first, __global VF *sums, __global const weight_t *ahead)
 {
     VF acc[6 * WT];
     UNROLL for (int n = 0; n < 6 * WT; n++)
         acc[n] = first ? (VF)(0) : sums[n];
     for (int c = 0; c < channels; c++) {
         VF u[6];
-        const VF w0 = filter_row(w + c, i, 0), w1 = filter_row(w + c, i, 1), w2 = filter_row(w + c, i, 2);
+        __global const weight_t *tap = w + c * B;
+        const VF w0 = filter_row(tap, i, 0), w1 = filter_row(tap, i, 1), w2 = filter_row(tap, i, 2);
         FILTER_6(u, 1, w0, w1, w2)
 #if PREFETCH
         if (i < 5) { // 9 * B in all
-            __builtin_prefetch((const void *)(size_t)(ahead + (i * B + c) * 2), 0, 2);
-            __builtin_prefetch((const void *)(size_t)(ahead + (i * B + c) * 2 + 1), 0, 2);
+            __builtin_prefetch((const void *)(size_t)(ahead + (i * B + c) * 2 * B), 0, 2);
+            __builtin_prefetch((const void *)(size_t)(ahead + ((i * B + c) * 2 + 1) * B), 0, 2);
         }
 #endif
         UNROLL for (int t = 0; t < WT; t++) {
@@ -98,11 +99,11 @@ static inline void add_row(const int i, __global const VF *w, __global const rea
 #else
 // Row i of the transformed filters of `chunk` channel blocks: u[6][channels][2], `stride` vectors from one of the 6 to
 // the next, for one of the two output blocks.
-static inline void transform_filters(const int i, __global const VF *w, int chunk, __global VF *u, size_t stride)
+static inline void transform_filters(const int i, __global const weight_t *w, int chunk, __global VF *u, size_t stride)
 {
     for (int cb = 0; cb < chunk; cb++)
         for (int c = 0; c < B; c++) {
-            __global const VF *tap = w + (size_t)cb * 9 * B + c;
+            __global const weight_t *tap = w + ((size_t)cb * 9 * B + c) * B;
             const VF w0 = filter_row(tap, i, 0), w1 = filter_row(tap, i, 1), w2 = filter_row(tap, i, 2);
             FILTER_6(u, stride, w0, w1, w2)
             u += 2;
@@ -146,7 +147,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), units = (k_blocks + !FEW) / (2 - FEW);
     // An odd number of vectors between what is read or written together: not all in one set of the cache.
     const size_t plane = (size_t)c_blocks * block_tiles + 1 - c_blocks * block_tiles % 2;
-    const size_t row = 2 * B * chunk + 1, filter = (size_t)c_blocks * 9 * B;
+    const size_t row = 2 * B * chunk + 1, filter = (size_t)c_blocks * 9 * B * B;
     __global VF *spectra = BLOCKS_AT(, scratch) + worker * (36 * (plane + 2 * block_tiles) + 6 * row);
     __global VF *products = spectra + 36 * plane, *u = products + 72 * block_tiles;
     const int works = tile_blocks * shares, last_work = (long)works * (worker + 1) / workers;
@@ -164,14 +165,14 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
         const int last = (long)units * (share + 1) / shares;
         for (int unit = (long)units * share / shares; unit < last; unit++) {
             const int kb0 = unit * (2 - FEW), together = min(2 - FEW, k_blocks - kb0);
-            __global const VF *filters = BLOCKS_AT(const, w) + kb0 * filter;
+            __global const weight_t *filters = WEIGHTS_AT(w) + kb0 * filter;
 #if FEW
             for (int cb = 0; cb < c_blocks; cb++) {
                 const int channels = min(B, c_total - cb * B);
-                __global const VF *tap = filters + (size_t)cb * 9 * B;
+                __global const weight_t *tap = filters + (size_t)cb * 9 * B * B;
                 __global const real *v = (__global const real *)(spectra + (size_t)cb * block_tiles);
 #define ADD_ROW(i) \
-    add_row(i, tap, v + i * 6 * plane * B, plane * B, channels, cb == 0, products + i * 6 * WT, tap + 9 * B);
+    add_row(i, tap, v + i * 6 * plane * B, plane * B, channels, cb == 0, products + i * 6 * WT, tap + 9 * B * B);
                 ADD_ROW(0) ADD_ROW(1) ADD_ROW(2) ADD_ROW(3) ADD_ROW(4) ADD_ROW(5)
             }
 #else
@@ -179,7 +180,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                 const int blocks = min(chunk, c_blocks - cb);
                 for (int i = 0; i < 6; i++) {
                     for (int j = 0; j < together; j++)
-                        transform_filters(i, filters + j * filter + (size_t)cb * 9 * B, blocks, u + j, row);
+                        transform_filters(i, filters + j * filter + (size_t)cb * 9 * B * B, blocks, u + j, row);
                     for (int xi = i * 6; xi < i * 6 + 6; xi++)
                         for (int t = 0; t < count; t += WT)
                             add_products(u + (xi - i * 6) * row,

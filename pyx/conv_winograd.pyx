@@ -7,7 +7,7 @@ from clconv._core.conv_winograd_gemm import record_winograd, winograd_choices
 from clconv._core.conv_winograd_tiles import (
     POINTS, TILE, frugal_ways, gradient_blocks, tile_count, way, winograd_ways,
 )
-from clconv._core.layer import Choice, Cost, Layer, Residual, output_args, piece_args, residual_args
+from clconv._core.layer import Choice, Cost, Layer, Residual, output_args, piece_args, residual_args, weight_defines
 from clconv._core.optimizer import WeightGradient
 from clconv._core.window import Window
 
@@ -48,6 +48,7 @@ class WinogradConv2d(Residual):
     pieces = ("x",)
     activates = True
     slices = True
+    halves = ("w",)
     strips = TILE
 
     def __init__(self, pads, flip=False):
@@ -101,6 +102,7 @@ class WinogradConv2d(Residual):
         few = tiles["FEW"]
         defines = {
             "WT": tiles["WT"], "FEW": few, "FLIP": int(self.flip), "PREFETCH": int(few and rec.facts.prefetches),
+            **weight_defines(w),
         }
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),

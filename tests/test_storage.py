@@ -15,8 +15,9 @@ from clconv.errors import ArgumentError, BudgetError
 
 LAYERS = [
     cc.Conv(24, 5, pad=2), cc.ReLU(), cc.Conv(40, 1), cc.Sigmoid(), cc.MaxPool(2),
-    cc.ConvTranspose(20, 4, stride=2, pad=1), cc.Conv(36, 5, stride=2, pad=2, groups=2, rounding="floor"),
-    cc.Conv(40, 5, pad=2), cc.AvgPool(2), cc.FC(130), cc.ReLU(), cc.FC(10),
+    cc.ConvTranspose(32, 4, stride=2, pad=1), cc.Conv(32, 3, pad=1),
+    cc.Conv(36, 5, stride=2, pad=2, groups=2, rounding="floor"), cc.Conv(40, 5, pad=2),
+    cc.AvgPool(2), cc.FC(130), cc.ReLU(), cc.FC(10),
 ]  # fmt: skip
 
 
@@ -59,20 +60,21 @@ def least(net, **how):
 
 
 def test_the_bits_of_rounded_weights(net, place):
-    """Without a budget, in the smallest, and with weights mapped or streamed; planned and measured are equal."""
-    assert {"conv1.weight", "convtranspose1.weight", "conv3.weight", "conv4.weight", "fc1.weight"} <= halved(net)
+    """Without a budget, in one, and with weights mapped or streamed; planned and measured are equal."""
+    assert {"conv1.weight", "convtranspose1.weight", "conv4.weight", "conv5.weight", "fc1.weight"} <= halved(net)
+    in_a_class = fitting.PART_BYTES[0] > 16 << 10
     assert "fc2.weight" not in halved(net), "small ones stay"
     x = np.random.default_rng(0).standard_normal((2, 16, 20, 20), np.float32)
     with rounded(net) as other:
         expected = other.predict(x)
         np.testing.assert_array_equal(net.predict(x, storage="float16"), expected)
         whole = net.plan(2, storage="float16")
-        budgets = [whole.peak_bytes - 64] + ([] if place.facts.loop_limit else [least(net, storage="float16")])
-        for budget in budgets:
-            got = net.predict(x, memory=budget, storage="float16")
-            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-            (usage,) = net.usages
-            assert usage.planned_bytes == usage.measured_bytes <= budget
+        low = whole.peak_bytes - 64 if in_a_class else least(net, storage="float16")
+        budget = (low + whole.peak_bytes) // 2
+        got = net.predict(x, memory=budget, storage="float16")
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+        (usage,) = net.usages
+        assert usage.planned_bytes == usage.measured_bytes <= budget
     full = net.plan(2)
     saved = sum(full.graph.persistent[n].spec.nbytes(place.facts.block) // 2 for n in halved(net))
     assert abs(full.weight_bytes - whole.weight_bytes - saved) < 64 * len(halved(net)), "but for alignment"
@@ -80,8 +82,8 @@ def test_the_bits_of_rounded_weights(net, place):
 
 def test_smaller_parts_fit_smaller_budgets(net, place):
     """What is brought to the device in parts is half as large, and a refusal says so."""
-    if place.facts.maps_files:
-        pytest.skip("mapped weights take nothing of a budget")
+    if place.facts.maps_files or fitting.PART_BYTES[0] > 16 << 10:
+        pytest.skip("mapped weights take nothing of a budget; parts are larger than these")
     low = least(net, storage="float16")
     assert low < least(net)
     with pytest.raises(BudgetError, match=f', {low} with storage="float16"'):

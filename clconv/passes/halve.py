@@ -13,8 +13,8 @@ def halve_weights(graph: Graph, block: int) -> None:
     """Stores large weights as float16 whose readers all read that."""
     readers = graph.readers()
     for value in graph.persistent.values():
-        large = value.role == "param" and value.spec.nbytes(block) >= SMALL_BYTES
-        if large and all(_reads_half(node, value) for node in readers.get(value, [])):
+        large = value.spec.layout == "filter" and value.spec.nbytes(block) >= SMALL_BYTES
+        if large and value.role == "param" and all(_reads_half(node, value) for node in readers.get(value, [])):
             value.spec = replace(value.spec, dtype="float16")
 
 
