@@ -29,10 +29,11 @@ FUNCTION = re.compile(r"^static inline [\w ]*?[ *](\w+)\(", re.MULTILINE)
 KERNEL = re.compile(r"^((?:__kernel|KERNEL)\b.*\bvoid )(\w+)\(", re.MULTILINE)
 TYPE = re.compile(r"^(?:typedef [^;{]*\b|} )(\w+);", re.MULTILINE)
 MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
-# How a kernel becomes a function of its item.
+# How a kernel becomes a function of its item. Compilers must not inline it: their registers would not last.
 AS_FUNCTION = {
     "__kernel": "static",
-    "__attribute__(list)": "",
+    "vec_type_hint(type)": "noinline",
+    "reqd_work_group_size(x, y, z)": "noinline",
     "ITEM": "const size_t id_0, const size_t id_1, const size_t id_2, const size_t size_0",
     "get_global_id(axis)": "((axis) == 0 ? id_0 : (axis) == 1 ? id_1 : id_2)",
     "get_global_size(axis)": "size_0",

@@ -96,6 +96,9 @@ class Joining:
             return self.possible
 
     def _start(self) -> None:
+        if getattr(sys, "frozen", False):  # the executable is a program of the user's, which would run once more
+            self.possible = False
+            return
         script = CHILD.format(path=list(sys.path))
         index = int(self.device.key.split(":")[1])
         message = pickle.dumps((self.device.facts.identity, index, self._key))

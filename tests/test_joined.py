@@ -124,13 +124,15 @@ def no_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "_children", {})
 
 
-@pytest.mark.parametrize("trouble", ["the compiler fails", "no process"])
+@pytest.mark.parametrize("trouble", ["the compiler fails", "no process", "no Python"])
 def test_what_does_not_compile_stays_as_it_is(
     device: Device, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLCONV_CACHE", str(tmp_path))
     monkeypatch.delenv("CLCONV_JOIN")
     monkeypatch.setattr(joining, "CHILD", "raise SystemExit(3) # {path}")
+    if trouble == "no Python":
+        monkeypatch.setattr(joining.sys, "frozen", True, raising=False)
     if trouble == "no process":
         monkeypatch.setattr(joining.sys, "executable", "/nowhere/python")
     with cc.Net(TINY, device=joins(device), seed=1) as net:
