@@ -98,11 +98,28 @@ __kernel void filter_turn(TENSOR(const, w), TENSOR(, swapped), int items, int k_
     if (item >= items)
         return;
     const int tap = item % taps, kb = item / taps % k_blocks, cb = item / taps / k_blocks;
-    __global const real *source = AT(w) + (((size_t)kb * c_blocks + cb) * taps + tap) * B * B;
-    __global real *target = AT(swapped) + (size_t)item * B * B;
-    for (int k = 0; k < B; k++)
-        UNROLL for (int c = 0; c < B; c++)
-            target[k * B + c] = source[c * B + k];
+    __global const VF *source = BLOCKS_AT(const, w) + (((size_t)kb * c_blocks + cb) * taps + tap) * B;
+    __global VF *target = BLOCKS_AT(, swapped) + (size_t)item * B;
+#if B == 1
+    target[0] = source[0];
+#else
+    // Merging the halves lane by lane, once for each bit of a lane's number, is a transpose.
+    VF rows[B], merged[B];
+    UNROLL for (int c = 0; c < B; c++)
+        rows[c] = source[c];
+    UNROLL for (int bit = 1; bit < B; bit *= 2) {
+        UNROLL for (int i = 0; i < B / 2; i++) {
+            merged[2 * i].even = rows[i].lo;
+            merged[2 * i].odd = rows[i + B / 2].lo;
+            merged[2 * i + 1].even = rows[i].hi;
+            merged[2 * i + 1].odd = rows[i + B / 2].hi;
+        }
+        UNROLL for (int i = 0; i < B; i++)
+            rows[i] = merged[i];
+    }
+    UNROLL for (int k = 0; k < B; k++)
+        target[k] = rows[k];
+#endif
 }
 
 __kernel void shift_rows(TENSOR(, x), int items, int width, int plane, int from, int to, int rows)

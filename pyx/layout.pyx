@@ -87,7 +87,8 @@ class FilterSwap(Layer):
             k_blocks, c_blocks = blocks(k, block), blocks(c, block)
             items = k_blocks * c_blocks * r * s
             rec.launch("layout.cl", "filter_turn", (items,), [ins[0], outs[0], items, k_blocks, c_blocks, r * s],
-                       iterations=looped(block, looped(block)))
+                       iterations=2 * looped(block)
+                       + looped(block.bit_length(), looped(block // 2) + looped(block)))
             return
         depth, swapped_depth = filter_blocks(k, c, groups, block), filter_blocks(c, k, groups, block)
         items = outs[0].spec.elements(block) // block
