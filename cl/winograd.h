@@ -86,7 +86,7 @@ static inline void write_output_tile(__global const VF *m, size_t stride, __glob
         if (row + p < p_out) {
             UNROLL for (int q = 0; q < 4; q++) {
                 if (col + q < q_out) {
-                    VF result = fma(results[q], (VF)((real)(1.0 / 576)), offset);
+                    VF result = results[q] * (real)(1.0 / 576) + offset; // whole sums stay whole
                     if (add)
                         result += add[p * q_out + q];
                     result = activate(result, activation, slope);

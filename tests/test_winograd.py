@@ -30,6 +30,7 @@ CASES = [
     Case("long sum", "Conv", dict(filters=64, kernel=3, pad=1), ((1, 512, 14, 14),)),
     Case("many filters", "Conv", dict(filters=200, kernel=3, pad=1), ((1, 24, 8, 8),)),
 ]
+PORTIONS = Case("channels in portions", "Conv", dict(filters=24, kernel=3, pad=1), ((3, 72, 24, 24),))
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +75,10 @@ def methods(graph):
     return [type(node.layer).__name__ for node in graph.nodes]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, PORTIONS], ids=lambda c: c.name)
 def test_forward(either, case):
+    if case is PORTIONS and either.facts.kernels == "gpu":
+        pytest.skip("its kernels take no portions")
     values = case.values()
     values.inputs[0][:] = np.abs(values.inputs[0])  # what the ReLU passes on
     graph = Graph()
@@ -91,6 +94,23 @@ def test_forward(either, case):
     outputs = [run(graph, either, values, pick)["y"] for pick in (lambda c: c[0], lambda c: c[-1])]
     check(outputs[0], expected, size, case.reference.products(case.attrs, case.shapes))
     assert outputs[0].tobytes() == outputs[1].tobytes(), "the bits depend on the tile"
+
+
+def test_whole_numbers_are_exact(either):
+    """The transforms have whole factors up to the last one: small whole numbers give whole results."""
+    case = Case("whole", "Conv", dict(filters=32, kernel=3, pad=1), ((1, 16, 9, 10),))
+    values, rng = case.values(), np.random.default_rng(3)
+    values.inputs[0][:] = rng.integers(0, 2, values.inputs[0].shape)
+    for array in values.params.values():
+        array[:] = rng.integers(-1, 2, array.shape)
+    graph = Graph()
+    _, x = blocked_input(graph, case)
+    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
+    passes.for_inference(graph, either.facts.block)
+    winograd.use_winograd(graph, either.facts, train=False)
+    graph.prune()
+    expected, _ = case.reference.forward(case.attrs, values.inputs, values.params, {})
+    assert np.array_equal(run(graph, either, values)["y"], expected)
 
 
 def test_slices_of_tiles_change_no_bits(device, monkeypatch):
