@@ -287,6 +287,10 @@ class TestMistakes:
         ):
             with pytest.raises(errors.ArgumentError, match=message):
                 net.fit(x, y, verbose=False, **wrong)
+        with pytest.raises(errors.ArgumentError, match="SGD: rate '0.1' is not a number above 0"):
+            cc.SGD("0.1")
+        with pytest.raises(errors.ArgumentError, match=r"SGD: momentum None is not a number in \[0, 1\)"):
+            cc.SGD(0.1, momentum=None)
         with pytest.raises(errors.ArgumentError, match="batch_size '3' is not a number of images"):
             net.predict(x, batch_size="3")
 

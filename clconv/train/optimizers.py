@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -27,9 +28,9 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if not self.rate > 0:
+        if not (isinstance(self.rate, Real) and self.rate > 0):
             raise ArgumentError(f"{name}: rate {self.rate!r} is not a number above 0")
-        if not self.weight_decay >= 0:
+        if not (isinstance(self.weight_decay, Real) and self.weight_decay >= 0):
             raise ArgumentError(f"{name}: weight_decay {self.weight_decay!r} is not a number from 0 on")
 
     @property
@@ -69,7 +70,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum < 1:
+        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
             raise ArgumentError(f"SGD: momentum {self.momentum!r} is not a number in [0, 1)")
         if self.nesterov and not self.momentum:
             raise ArgumentError("SGD: nesterov=True without momentum; momentum=0.9 would fit")
