@@ -27,6 +27,9 @@ from .train.step import evaluation_graph
 
 DEFAULT_BATCH = 32  # images per run, fewer where the memory asks for it
 OUTPUT = "y"
+# Which layers Winograd's method may compute: those with this share of the image's rows, or none. Its strips come four
+# rows at a time, which are many rows of the image where layers are small.
+FAST_ROWS = (0.0, 0.5, None)
 
 
 class Inference:
@@ -75,11 +78,12 @@ class Inference:
         """
         key = (what, batch, network.input_shape, images, stage)
 
-        def graph(fast: bool, spilled: int = 0, storage: str | None = None) -> Graph:
+        def graph(share: float | None, spilled: int = 0, storage: str | None = None) -> Graph:
             made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(made, self.device.facts.block)
-            if fast:
-                passes.use_winograd(made, self.device.facts, train=False, images=images)
+            if share is not None:
+                rows = int(share * max(network.input_shape[1:2]))
+                passes.use_winograd(made, self.device.facts, train=False, images=images, least_rows=rows)
             if storage is not None:
                 passes.halve_weights(made, self.device.facts.block)
             if stage is not None:
@@ -90,11 +94,11 @@ class Inference:
             return made
 
         def fitting(spilled: int, storage: str | None) -> Fitting:
-            ways = [functools.partial(graph, fast, spilled, storage) for fast in (True, False)]
+            ways = [functools.partial(graph, share, spilled, storage) for share in FAST_ROWS]
             return Fitting(ways, self.device.facts)
 
         if key not in self._fittings:
-            self._fittings[key] = Fittings(fitting, lambda: len(passes.idle(graph(False), self.device.facts.block)))
+            self._fittings[key] = Fittings(fitting, lambda: len(passes.idle(graph(None), self.device.facts.block)))
             while len(self._fittings) > engine.MAX_PLANS:
                 self._fittings.popitem(last=False)
         self._fittings.move_to_end(key)

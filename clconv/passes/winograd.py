@@ -29,7 +29,15 @@ LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
 
-def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int | None = None, images: int = 0) -> None:
+def use_winograd(
+    graph: Graph,
+    facts: DeviceFacts,
+    *,
+    train: bool,
+    scratch: int | None = None,
+    images: int = 0,
+    least_rows: int = 0,
+) -> None:
     """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
 
     Kernels of the CPU class transform the filters as they go; those of the GPU class read transformed ones.
@@ -38,6 +46,7 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
         train: for GPUs, filters are transformed in every run, just before each use; else once, when they are loaded.
         scratch: most bytes that it may take for one layer: workspace and, with `train`, transformed filters.
         images: choose as for a batch of so many (0: as for the graph's own).
+        least_rows: only convolutions with so many rows of results.
     """
     if not usable(facts):
         return
@@ -51,7 +60,13 @@ def use_winograd(graph: Graph, facts: DeviceFacts, *, train: bool, scratch: int 
             graph.nodes.append(node)
             continue
         found = _pads(node)
-        if found is None or not _pays(node, facts, images, train) or _taken(node, found, facts, train=train) > most:
+        low = node.outputs[0].spec.shape[2:3] < (least_rows,)
+        if (
+            found is None
+            or low
+            or not _pays(node, facts, images, train)
+            or _taken(node, found, facts, train=train) > most
+        ):
             graph.nodes.append(node)
             continue
         x, weight, bias = node.inputs[:3]
