@@ -60,7 +60,7 @@ def use_winograd(
             graph.nodes.append(node)
             continue
         found = _pads(node)
-        low = node.outputs[0].spec.shape[2:3] < (least_rows,)
+        low = found is not None and node.outputs[0].spec.shape[2] < least_rows
         if (
             found is None
             or low
