@@ -365,7 +365,7 @@ class _Executable:
         self.fresh, self.progress = False, None
 
     def join(self) -> None:
-        """Joins the launches now, where that pays, and waits for the compiler."""
+        """Joins the launches now, where a process has compiled that already."""
         self.recording = self.joining.join() or self.recording
 
     def apart(self) -> Recording:

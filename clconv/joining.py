@@ -68,11 +68,9 @@ class Joining:
         return self._recording() if self._runs >= OFTEN and self._compiled() else None
 
     def join(self) -> Recording | None:
-        """The recording of the one launch, whether it is compiled already or not; None where that is of no use."""
-        if self.joined or not self.possible:
-            return None
-        compile_joined(self.device, self._key)
-        return self._recording()
+        """The recording of the one launch, where the kernel is there already and not in use yet."""
+        there = self.possible and not self.joined and program.kept(self.device, self._key)
+        return self._recording() if there else None
 
     def apart(self) -> Recording:
         """A recording of the launches one by one."""
