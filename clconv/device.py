@@ -45,7 +45,7 @@ class DeviceFacts:
         simulator: never chosen unless named.
         work_group: work-items per group of kernels whose items do not work together.
         kernels: class of kernels, "cpu" or "gpu" (tuning.py: CLASSES).
-        workers: persistent work-items per compute unit of kernels with a scratch each; 0: none of these.
+        workers: persistent work-items per compute unit of kernels with a scratch each: 1, or 0: none of these.
         build_threads: programs that its compiler may build at once; 0: as many as there are processors.
         keeps_programs: its driver caches compiled kernels itself.
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.

@@ -48,7 +48,7 @@ class Row:
 # block          channels per block of the layout
 # rank           among devices of one kind the lowest is preferred
 # simulator      1: never chosen unless named
-# workers        persistent work-items per compute unit of kernels with a scratch each; 0: no such kernels
+# workers        persistent work-items per compute unit of kernels with a scratch each: 1, or 0: no such kernels
 # work_group     work-items per group of kernels whose items do not work together
 # build_threads  programs that its compiler may build at once; 0: as many as there are processors
 # keeps_programs 1: its driver keeps compiled kernels on disk itself, and hands out a program's binary only after
@@ -74,7 +74,7 @@ DEVICE_ROWS = (
         }
     ),
     Row({"keeps_programs": 0, "prefetches": 0}),
-    Row({"block": 8, "work_group": 1, "workers": 2, "joins": 1}, kind="cpu"),
+    Row({"block": 8, "work_group": 1, "workers": 1, "joins": 1}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
     Row({"rank": 0, "prefetches": 1}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10, "prefetches": 1}, kind="cpu", platform="portable computing language"),
