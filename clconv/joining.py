@@ -7,6 +7,7 @@ run. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import subprocess
 import sys
@@ -25,8 +26,7 @@ from .program import ProgramKey
 
 OFTEN = 20  # runs of a plan
 MOST_FLOPS = 3e8  # of a launch, in the mean: a millisecond or so, of which waking threads is a hundredth
-CHILD = "import os, sys; sys.path[:] = {path!r}\nif hasattr(os, 'nice'): os.nice(10)\n"
-CHILD += "from clconv.joining import serve\nserve(sys.stdin.buffer)"
+CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"
 
 _children: dict[ProgramKey, subprocess.Popen[bytes]] = {}  # by what they compile; kept: what failed is not tried again
 _lock = threading.Lock()
@@ -124,6 +124,10 @@ def _recorded(device: Device, launches: Sequence[Launch]) -> Recording:
 
 def serve(stream: Any) -> None:
     """In a process of its own: compiles what the stream names, to the end, and notes that it is kept."""
+    if hasattr(os, "SCHED_IDLE"):  # compiling takes up to a minute: only of what nobody else wants of the processor
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    elif hasattr(os, "nice"):
+        os.nice(19)
     identity, index, key = pickle.load(stream)
     listed = devices.devices(probe=False)
     found = [info for info in listed if info.facts.identity == identity and info.key.endswith(f":{index}")]

@@ -1,4 +1,4 @@
-"""Replaying what was recorded: one cl_kernel per launch, its arguments set once.
+"""Replaying what was recorded.
 
 A replay is a loop of enqueues on an in-order queue, and on a second one for copies, without the GIL.
 """
@@ -7,9 +7,8 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from clconv.errors import StateError
-
 from . cimport opencl
+from .kernels cimport Call, Kernels, drop, set_args
 from .memory cimport Tensor
 from .opencl cimport check, cl, cl_handle
 
@@ -20,7 +19,7 @@ cdef uint32_t PROFILING_END = 0x1283
 
 
 cdef struct Step:
-    cl_handle kernel  # NULL: a copy
+    Call call  # without a kernel: a copy
     void* host
     cl_handle buffer
     bint down  # the copy goes to the host
@@ -83,7 +82,8 @@ cdef class Recording:
     cdef dict staged  # step of the copy to each tensor, by identity
     cdef Py_ssize_t last_copy  # its step, or -1
     cdef readonly list labels
-    cdef list keep  # what the kernels use must outlive them: tensors, programs, the device
+    cdef Kernels kernels
+    cdef list keep  # what else the launches use must outlive them: tensors, host memory, the device
 
     def __cinit__(self):
         self.steps = NULL
@@ -94,6 +94,7 @@ cdef class Recording:
         opencl.load()
         self.queue = <cl_handle><size_t>device.queue.int_ptr
         self.copy_queue = NULL
+        self.kernels = Kernels()
         self.staged = {}
         self.labels = []
         self.keep = [device]
@@ -104,8 +105,7 @@ cdef class Recording:
     def __dealloc__(self):
         cdef size_t i
         for i in range(self.count):
-            if self.steps[i].kernel != NULL:
-                cl.release_kernel(self.steps[i].kernel)
+            drop(&self.steps[i].call)
         free(self.steps)
 
     cdef Step* _next(self) except NULL:
@@ -136,7 +136,7 @@ cdef class Recording:
         step.region = [copy.row_bytes, copy.rows, 1]
         step.pitch, step.host_pitch = copy.pitch, copy.host_pitch
         step.signals = True
-        while before > 0 and self.steps[before - 1].kernel == NULL:
+        while before > 0 and self.steps[before - 1].call.kernel == NULL:
             before -= 1
         if before > 0:
             step.after = before - 1
@@ -149,16 +149,12 @@ cdef class Recording:
         self.count += 1
 
     def append(self, launch, program):
-        """Makes the launch's kernel and sets its arguments."""
+        """Appends a launch of a built program's kernel."""
         cdef Step* step = self._next()
-        cdef int32_t status = 0
-        cdef bytes name = launch.kernel.encode()
         cdef uint32_t i
-        step.kernel = cl.create_kernel(<cl_handle><size_t>program.int_ptr, name, &status)
-        check(status, f"{launch.label}: creating the kernel")
         self.count += 1
         self.labels.append(launch.label)
-        self.keep.append(program)
+        self.kernels.prepare(&step.call, launch, program)
         step.dims = len(launch.global_size)
         step.has_local = launch.local_size is not None
         for i in range(step.dims):
@@ -167,7 +163,6 @@ cdef class Recording:
                 step.local_size[i] = launch.local_size[i]
                 if step.global_size[i] % step.local_size[i]:
                     step.global_size[i] += step.local_size[i] - step.global_size[i] % step.local_size[i]
-        self._set_args(step.kernel, launch)
         if launch.waits:
             step.after = self.last_copy
         for arg in launch.args:
@@ -178,12 +173,18 @@ cdef class Recording:
         """Enqueues a step, after the one that it waits for if that has an event."""
         cdef Step* step = &self.steps[i]
         cdef cl_handle* before = NULL
+        cdef int32_t status = 0
+        cdef uint32_t at
         if step.after >= 0 and self.steps[step.after].event != NULL:
             before = &self.steps[step.after].event
-        if step.kernel == NULL:
+        if step.call.kernel == NULL:
             return enqueue_copy(queue, step, before, event)
+        if step.call.args != NULL:
+            status = set_args(&step.call, &at)
+            if status != 0:
+                return status
         return cl.enqueue_kernel(
-            queue, step.kernel, step.dims, NULL, step.global_size, step.local_size if step.has_local else NULL,
+            queue, step.call.kernel, step.dims, NULL, step.global_size, step.local_size if step.has_local else NULL,
             before != NULL, before, event,
         )
 
@@ -194,12 +195,12 @@ cdef class Recording:
         while status == 0 and i < self.count:
             at[0] = i
             status = self._enqueue(
-                i, self.copy_queue if self.steps[i].kernel == NULL else self.queue,
+                i, self.copy_queue if self.steps[i].call.kernel == NULL else self.queue,
                 &self.steps[i].event if self.steps[i].signals else NULL,
             )
             # Queues may wait for one another only once both are flushed.
             if status == 0 and self.steps[i].signals:
-                status = cl.flush(self.copy_queue if self.steps[i].kernel == NULL else self.queue)
+                status = cl.flush(self.copy_queue if self.steps[i].call.kernel == NULL else self.queue)
             i += 1
         if status == 0:
             status = cl.flush(self.queue)
@@ -208,32 +209,6 @@ cdef class Recording:
                 cl.release_event(self.steps[i].event)
                 self.steps[i].event = NULL
         return status
-
-    cdef int _set_args(self, cl_handle kernel, object launch) except -1:
-        cdef uint32_t index = 0
-        cdef int32_t whole
-        cdef float real
-        cdef uint64_t offset
-        cdef cl_handle handle
-        for arg in launch.args:
-            if arg is None or isinstance(arg, Tensor):
-                handle, offset = NULL, 0
-                if arg is not None:
-                    handle, offset = (<Tensor>arg).slab.handle, arg.offset
-                    self.keep.append(arg)
-                    if handle == NULL:
-                        raise StateError(f"{launch.label}: the memory was released")
-                check(cl.set_kernel_arg(kernel, index, sizeof(cl_handle), &handle), f"{launch.label}: argument {index}")
-                index += 1
-                check(cl.set_kernel_arg(kernel, index, 8, &offset), f"{launch.label}: argument {index}")
-            elif isinstance(arg, float):
-                real = arg
-                check(cl.set_kernel_arg(kernel, index, 4, &real), f"{launch.label}: argument {index}")
-            else:
-                whole = arg
-                check(cl.set_kernel_arg(kernel, index, 4, &whole), f"{launch.label}: argument {index}")
-            index += 1
-        return 0
 
     def run(self, bint short=False):
         """Enqueues every launch and flushes; does not wait.

@@ -152,7 +152,6 @@ def test_every_kernel_file_compiles_alone(block, monkeypatch):
 # Longer than the budget, and why.
 LONGER = {
     "plain_move.pyx": 460,  # ten small operators around one copy kernel
-    "executor.pyx": 315,  # one class, whose steps recording, replay, copies and profile share
     "net.py": 515,  # the face over everything: mostly docstrings of arguments
 }
 

@@ -88,3 +88,17 @@ def test_a_process_grows_by_no_more_than_the_budget(device: Device, file: Path, 
     for seen, budget in zip(found, budgets, strict=True):
         assert seen["measured"] <= budget
         assert seen["growth"] <= budget + BESIDES, seen
+
+
+def test_hundreds_of_launches_take_little_of_the_host(device: Device, tmp_path: Path) -> None:
+    """Strips of a few rows: objects of the driver, steps of the plan and its recording are in the promise, too."""
+    if not device.facts.maps_files:
+        pytest.skip(f"{device.facts.name} keeps copies of what it reads")
+    file = tmp_path / "model.safetensors"
+    with cc.Net("INPUT 128x128x3 -> [CONV 3x3x16 -> RELU]*4 -> POOL -> FC 10", device=device) as net:
+        net.save(file)
+        budget = least(net)
+        assert len(net.plan(memory=budget).schedule.steps) > 300
+    (seen,) = child({"what": "grow", "file": str(file), "budgets": [budget], "times": 3}, device)
+    assert seen["measured"] <= budget
+    assert seen["growth"] <= budget + BESIDES, seen
