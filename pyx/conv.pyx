@@ -136,7 +136,8 @@ class ConvTranspose2d(Layer):
         return found or register_tiles(facts, specs[1], *rows_gathered(self.window, outs[0]))
 
     def effort(self, specs, outs, facts, choice):
-        return direct_effort(self.cost(specs, outs, facts), choice, facts, specs[1], *rows_gathered(self.window, outs[0]))
+        cost = self.cost(specs, outs, facts)
+        return direct_effort(cost, choice, facts, specs[1], *rows_gathered(self.window, outs[0]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -186,7 +187,7 @@ class ConvGradW(WeightGradient):
         if found := conv_grad_choices(facts, self.spec, specs[1]):
             return found
         x, dy = specs[:2]
-        k, c_group, r, s = self.spec.shape
+        _, _, r, s = self.spec.shape
         tile = gradient_tile(facts, self.spec, x.layout == "plain")
         items = self.spec.elements(block) // (r * s * block * block * tile["KB"])
         chunks = split_rows(dy.shape[0] * dy.shape[2], items, facts)

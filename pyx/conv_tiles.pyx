@@ -68,8 +68,8 @@ def _tile_price(wt, kb, rows, columns, k_blocks, units):
     across, deep = ceil_div(columns, wt), ceil_div(k_blocks, kb)
     items = rows * across * deep
     waste = (across * wt / columns) * (deep * kb / k_blocks) * (ceil_div(items, units) * units / items)
-    # Per step of c: kb * wt multiply-adds (at least 8 in flight), kb weights, mostly from the second cache, each as dear
-    # as a multiply-add, and loads of them and of wt values to broadcast, mostly beside those.
+    # Per step of c: kb * wt multiply-adds (at least 8 in flight), kb weights, mostly from the second cache, each as
+    # dear as a multiply-add, and loads of them and of wt values to broadcast, mostly beside those.
     return waste * (max(kb * wt, 8) + kb + 0.2 * (kb + wt)) / (kb * wt)
 
 

@@ -1,7 +1,7 @@
 """Kernel objects with arguments, for the launches of a recording.
 
-The first launches have a cl_kernel each, whose arguments are set once. Drivers take up to 5 KB for one, so later launches
-share one for each kernel: their arguments, half a kilobyte, are set before each run, which takes a microsecond.
+The first launches have a cl_kernel each, whose arguments are set once. Drivers take up to 5 KB for one, so later
+launches share one for each kernel: their arguments, half a kilobyte, are set before each run, in a microsecond.
 """
 
 from libc.stdint cimport int32_t, uint32_t
@@ -53,7 +53,7 @@ cdef class Kernels:
         self.slabs = set()
 
     cdef int prepare(self, Call* call, launch, program) except -1:
-        """Gives the launch a kernel, and sets or notes its arguments. `call` is zeros; `drop` takes it, prepared or not."""
+        """Gives the launch a kernel, and sets or notes its arguments; `call` is zeros, `drop` takes it in any case."""
         cdef uint32_t at = 0
         cdef int32_t status
         call.shared = self.made >= OWN

@@ -39,7 +39,7 @@ class Launch:
 
 
 class HostTensor:
-    """A piece of host memory with the spec of what it holds, as `Tensor` has it; `content`: its bytes and those behind."""
+    """A piece of host memory with its spec, as `Tensor` has it; `content`: its bytes and those behind."""
 
     __slots__ = ("content", "plane", "spec")
 
@@ -50,7 +50,7 @@ class HostTensor:
 
 
 class Copy:
-    """Rows of bytes that go from the host to a tensor, or `down` from it. The host's must live as long as the recording.
+    """Rows of bytes that go from the host to a tensor, or `down` from it; the host's outlive the recording.
 
     Attributes:
         host: the bytes from the first row on. rows, row_bytes: how many, and what is copied of each.
