@@ -11,6 +11,7 @@ from clconv import fitting
 from clconv._core.layout import Upload
 from clconv.errors import BudgetError
 from clconv.planner import ALIGN
+from clconv.pricing import plan_price
 from clconv.terms import Terms
 
 
@@ -117,6 +118,12 @@ def test_a_refusal_names_the_price_and_what_would_do(device):
     )
     with pytest.raises(BudgetError, match=message):
         cc.Net(residual().network, device=device).plan(memory=64)
+
+
+def test_more_memory_takes_no_longer():
+    """Also where packing takes much more than what is alive, as with U-Net's skips."""
+    prices = [plan_price(cc.zoo.unet().plan(memory=memory)) for memory in ("34MB", "90MB", "100MB")]
+    assert prices[2] <= 1.05 * prices[1] <= 1.05 * prices[0]
 
 
 @pytest.mark.parametrize("name", NETS)
