@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ def noted(layer: ctypes.CDLL, net: cc.Net, mode: str) -> dict[str, int]:
     return {**found, **own, "own_mapped": usage.by_tag.get("mapped", 0)}
 
 
+def left(layer: ctypes.CDLL) -> int:
+    """Bytes that are still there, once the driver's threads have let go of the last command."""
+    end = time.monotonic() + 5
+    while (bytes_left := counted(layer, "live") + counted(layer, "mapped")) and time.monotonic() < end:
+        time.sleep(0.01)
+    return bytes_left
+
+
 def count(job: dict[str, Any]) -> list[dict[str, int]]:
     layer = ctypes.CDLL(os.environ["OPENCL_LAYERS"])
     found = []
@@ -47,13 +56,13 @@ def count(job: dict[str, Any]) -> list[dict[str, int]]:
             layer.counted_reset()
             net.predict(x, memory=memory)
             found.append(noted(layer, net, "test"))
-        found[-1]["left"] = counted(layer, "live") + counted(layer, "mapped")
+        found[-1]["left"] = left(layer)
     with cc.Net(job["net"]) as net:
         x = np.ones((job["batch"], *net.network.input_shape), np.float32)
         layer.counted_reset()
         net.fit(x, np.zeros(len(x), int), batch_size=len(x), memory=job["training"], verbose=False)
         found.append(noted(layer, net, "train"))
-    found[-1]["left"] = counted(layer, "live") + counted(layer, "mapped")
+    found[-1]["left"] = left(layer)
     return found
 
 

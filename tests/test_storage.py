@@ -36,7 +36,8 @@ def place(request, device, monkeypatch):
 
 @pytest.fixture
 def net(place):
-    with cc.Net(LAYERS, input_shape=(16, 20, 20), seed=1, device=place) as net:
+    layers = [*LAYERS[:5], *LAYERS[-3:]] if place.facts.loop_limit else LAYERS  # its compiler takes seconds for each
+    with cc.Net(layers, input_shape=(16, 20, 20), seed=1, device=place) as net:
         yield net
 
 
@@ -61,7 +62,8 @@ def least(net, **how):
 
 def test_the_bits_of_rounded_weights(net, place):
     """Without a budget, in one, and with weights mapped or streamed; planned and measured are equal."""
-    assert {"conv1.weight", "convtranspose1.weight", "conv4.weight", "conv5.weight", "fc1.weight"} <= halved(net)
+    large = {"conv1.weight", "convtranspose1.weight", "conv4.weight", "conv5.weight", "fc1.weight"}
+    assert large.intersection(net.get_weights()) <= halved(net)
     in_a_class = fitting.PART_BYTES[0] > 16 << 10
     assert "fc2.weight" not in halved(net), "small ones stay"
     x = np.random.default_rng(0).standard_normal((2, 16, 20, 20), np.float32)

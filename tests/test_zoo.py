@@ -141,6 +141,8 @@ def settled(torch, model):
 @pytest.mark.parametrize(("name", "build"), [("resnet18", torch_resnet), ("squeezenet", torch_squeezenet)])
 def test_predictions_equal_pytorch(device, name, build):
     torch = pytest.importorskip("torch")
+    if device.facts.loop_limit and name == "resnet18":
+        pytest.skip("its compiler takes a minute; squeezenet runs")
     model = settled(torch, build(torch))
     arrays = [v.numpy() for key, v in model.state_dict().items() if not key.endswith("num_batches_tracked")]
     x = np.random.default_rng(1).standard_normal((1, 3, 33, 33)).astype(np.float32)
