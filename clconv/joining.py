@@ -1,7 +1,7 @@
 """When the launches of a plan are joined: once it has run often, and a process beside has compiled the kernel.
 
 Nobody waits for that: until then every launch goes alone, and in a new process the kernel is there from the first
-run. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once.
+run. The process beside ends with this one. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import IO
 
 from . import device as devices
 from . import drivers, program, settings
@@ -110,8 +110,14 @@ class Joining:
             return
         _children[self._key] = child
         assert child.stdin is not None
-        with contextlib.suppress(OSError), child.stdin:
-            child.stdin.write(message)
+        threading.Thread(target=_tell, args=(child.stdin, message), daemon=True).start()
+
+
+def _tell(stream: IO[bytes], message: bytes) -> None:
+    """Writes the message; the stream stays open as long as this process lives, by which the other one knows."""
+    with contextlib.suppress(OSError):
+        stream.write(message)
+        stream.flush()
 
 
 def _recorded(device: Device, launches: Sequence[Launch]) -> Recording:
@@ -122,17 +128,25 @@ def _recorded(device: Device, launches: Sequence[Launch]) -> Recording:
     return recorder.finish(device, {each: built[key] for each, key in keys.items()})
 
 
-def serve(stream: Any) -> None:
+def serve(stream: IO[bytes]) -> None:
     """In a process of its own: compiles what the stream names, to the end, and notes that it is kept."""
     if hasattr(os, "SCHED_IDLE"):  # compiling takes up to a minute: only of what nobody else wants of the processor
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     elif hasattr(os, "nice"):
         os.nice(19)
     identity, index, key = pickle.load(stream)
+    threading.Thread(target=_end_with, args=(stream,), daemon=True).start()
     listed = devices.devices(probe=False)
     found = [info for info in listed if info.facts.identity == identity and info.key.endswith(f":{index}")]
     device = devices.open_device(found[0])
     compile_joined(device, key)
+
+
+def _end_with(stream: IO[bytes]) -> None:
+    """Ends this process when the other end of the stream is gone: nothing works on for a program that has ended."""
+    while os.read(stream.fileno(), 1):  # not stream.read: it would hold a lock when the interpreter ends
+        pass
+    os._exit(1)
 
 
 def compile_joined(device: Device, key: ProgramKey) -> None:

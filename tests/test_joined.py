@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -111,12 +113,25 @@ def test_a_process_beside_compiles_what_ran_often(
         deadline = time.monotonic() + 120
         while not state(net).joined and time.monotonic() < deadline:
             assert net.predict(x).tobytes() == expected.tobytes()
+            time.sleep(0.02)  # it gets what nobody else wants of the processors
         assert state(net).joined and program.kept(device, state(net)._key)
         assert net.predict(x).tobytes() == expected.tobytes()
     assert [child.returncode for child in joining._children.values()] == [0]
     with cc.Net(TINY, device=device, seed=1) as again:
         assert again.predict(x).tobytes() == expected.tobytes()
         assert state(again).joined, "from the first run on"
+
+
+def test_the_process_beside_ends_with_the_program() -> None:
+    script = (
+        "import sys, threading, time; from clconv import joining; "
+        "threading.Thread(target=joining._end_with, args=(sys.stdin.buffer,), daemon=True).start(); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.write(b"message")
+    child.stdin.close()
+    assert child.wait(30) == 1
 
 
 @pytest.fixture(autouse=True)
