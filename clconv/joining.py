@@ -1,7 +1,8 @@
 """When the launches of a plan are joined: once it has run often, and a process beside has compiled the kernel.
 
 Nobody waits for that: until then every launch goes alone, and in a new process the kernel is there from the first
-run. The process beside ends with this one. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once.
+run. The process beside ends with this one. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once, of larger
+networks, too: they are joined in later processes as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from .joined import JoinedLaunch, joinable
 from .program import ProgramKey
 
 OFTEN = 20  # runs of a plan
-MOST_FLOPS = 3e8  # of a launch, in the mean: a millisecond or so, of which waking threads is a hundredth
+# Of a launch, in the mean. Compiling larger ones takes minutes, in which a machine of few processors is slower, for a
+# tenth to a quarter of their time: only where CLCONV_JOIN=1 asks for it, once.
+MOST_FLOPS = 8e6
 CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"
 
 _children: dict[ProgramKey, subprocess.Popen[bytes]] = {}  # by what they compile; kept: what failed is not tried again
@@ -44,9 +47,9 @@ class Joining:
 
     def __init__(self, device: Device, launches: Sequence[Launch | Copy], flops: int, allocator: Allocator) -> None:
         mode = settings.get("CLCONV_JOIN")
-        pays = flops < MOST_FLOPS * len(launches) and mode != "0"
         self.device = device
-        self.possible = pays and joinable(device.facts, launches)
+        self.possible = mode != "0" and joinable(device.facts, launches)
+        self._pays = flops < MOST_FLOPS * len(launches)
         self.joined = False
         if self.possible:
             self.launches = [launch for launch in launches if isinstance(launch, Launch)]
@@ -62,7 +65,7 @@ class Joining:
 
     def ran(self) -> Recording | None:
         """Notes a run; the recording to use from now on, where it is another one."""
-        if self.joined or not self.possible:
+        if self.joined or not self.possible or not self._pays:
             return None
         self._runs += 1
         return self._recording() if self._runs >= OFTEN and self._compiled() else None
