@@ -59,9 +59,12 @@ class JoinedLaunch(Launch):
 
     Args:
         launches: `joinable` ones. allocator: of their tensors.
+
+    Attributes:
+        kinds: how many kernels with their definitions are inside. text: the source.
     """
 
-    __slots__ = ("text",)
+    __slots__ = ("kinds", "text")
 
     def __init__(self, facts: DeviceFacts, launches: Sequence[Launch], allocator: Allocator) -> None:
         kinds: dict[object, tuple[int, Launch]] = {}
@@ -70,6 +73,7 @@ class JoinedLaunch(Launch):
         for launch in launches:
             kind, _ = kinds.setdefault((launch.program, launch.kernel), (len(kinds), launch))
             entries.append(_entry(launch, kind, facts.compute_units, slabs))
+        self.kinds = len(kinds)
         self.text = _text([launch for _, launch in kinds.values()], len(slabs))
         table = _host(_table(entries), allocator)
         shared = _host([0] * LINE * (facts.compute_units + 1), allocator)

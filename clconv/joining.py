@@ -26,9 +26,10 @@ from .joined import JoinedLaunch, joinable
 from .program import ProgramKey
 
 OFTEN = 20  # runs of a plan
-# Of a launch, in the mean. Compiling larger ones takes minutes, in which a machine of few processors is slower, for a
-# tenth to a quarter of their time: only where CLCONV_JOIN=1 asks for it, once.
-MOST_FLOPS = 8e6
+MOST_FLOPS = 3e8  # of a launch, in the mean: a millisecond or so, of which waking threads is a hundredth
+# Kernels with their definitions. More take a compiler up to minutes, in which a machine of few processors is slower,
+# and it would be for a tenth to a quarter of the time: only where CLCONV_JOIN=1 asks for it, once.
+FEW_KINDS = 8
 CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"
 
 _children: dict[ProgramKey, subprocess.Popen[bytes]] = {}  # by what they compile; kept: what failed is not tried again
@@ -49,12 +50,12 @@ class Joining:
         mode = settings.get("CLCONV_JOIN")
         self.device = device
         self.possible = mode != "0" and joinable(device.facts, launches)
-        self._pays = flops < MOST_FLOPS * len(launches)
         self.joined = False
         if self.possible:
             self.launches = [launch for launch in launches if isinstance(launch, Launch)]
             self.launch = JoinedLaunch(device.facts, self.launches, allocator)
             self._key = ProgramKey(*self.launch.program)
+            self._pays = flops < MOST_FLOPS * len(launches) and self.launch.kinds <= FEW_KINDS
             self._runs = 0
             self.joined = mode == "1" or program.kept(device, self._key)
 
