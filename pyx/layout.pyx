@@ -120,11 +120,9 @@ class ShiftRows(Layer):
         rec.launch("layout.cl", "shift_rows", (items,), args, iterations=looped(self.rows))
 
 
-class Spill(Layer):
-    """Copies a tensor, or rows of it, to host memory; the device's copy may be overwritten behind a `Settle`."""
+class HostCopy(Layer):
+    """Base of copies between the device and host memory, whole or rows of a tensor."""
 
-    outputs = ("held",)
-    accepts = {"x": ("block", "plain")}
     strips = 1
 
     def infer(self, specs):
@@ -132,6 +130,13 @@ class Spill(Layer):
 
     def cost(self, specs, outs, facts):
         return Cost(0, 2 * outs[0].nbytes(facts.block))
+
+
+class Spill(HostCopy):
+    """Copies a tensor, or rows of it, to host memory; the device's copy may be overwritten behind a `Settle`."""
+
+    outputs = ("held",)
+    accepts = {"x": ("block", "plain")}
 
     def record(self, rec, ins, outs, work, choice):
         rec.move(outs[0], ins[0], down=True)
@@ -139,18 +144,11 @@ class Spill(Layer):
             rec.settle()
 
 
-class Restore(Layer):
+class Restore(HostCopy):
     """Copies what was spilled, or rows of it, back to the device."""
 
     inputs = ("held",)
     accepts = {"held": ("block", "plain")}
-    strips = 1
-
-    def infer(self, specs):
-        return (specs[0],)
-
-    def cost(self, specs, outs, facts):
-        return Cost(0, 2 * outs[0].nbytes(facts.block))
 
     def record(self, rec, ins, outs, work, choice):
         rec.move(ins[0], outs[0], down=False)

@@ -75,18 +75,24 @@ def methods(graph):
     return [type(node.layer).__name__ for node in graph.nodes]
 
 
+def by_winograd(device, case):
+    """The graph of a case's convolution, computed by Winograd's method."""
+    graph = Graph()
+    _, x = blocked_input(graph, case)
+    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
+    passes.for_inference(graph, device.facts.block)
+    winograd.use_winograd(graph, device.facts, train=False)
+    graph.prune()
+    return graph
+
+
 @pytest.mark.parametrize("case", [*CASES, PORTIONS], ids=lambda c: c.name)
 def test_forward(either, case):
     if case is PORTIONS and either.facts.kernels == "gpu":
         pytest.skip("its kernels take no portions")
     values = case.values()
     values.inputs[0][:] = np.abs(values.inputs[0])  # what the ReLU passes on
-    graph = Graph()
-    _, x = blocked_input(graph, case)
-    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
-    passes.for_inference(graph, either.facts.block)
-    winograd.use_winograd(graph, either.facts, train=False)
-    graph.prune()
+    graph = by_winograd(either, case)
     assert "WinogradConv2d" in methods(graph)
     arguments = (case.attrs, values.inputs, values.params, {})
     expected, _ = case.reference.forward(*arguments)
@@ -103,12 +109,7 @@ def test_whole_numbers_are_exact(either):
     values.inputs[0][:] = rng.integers(0, 2, values.inputs[0].shape)
     for array in values.params.values():
         array[:] = rng.integers(-1, 2, array.shape)
-    graph = Graph()
-    _, x = blocked_input(graph, case)
-    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
-    passes.for_inference(graph, either.facts.block)
-    winograd.use_winograd(graph, either.facts, train=False)
-    graph.prune()
+    graph = by_winograd(either, case)
     expected, _ = case.reference.forward(case.attrs, values.inputs, values.params, {})
     assert np.array_equal(run(graph, either, values)["y"], expected)
 
@@ -118,12 +119,7 @@ def test_slices_of_tiles_change_no_bits(device, monkeypatch):
     gpu = in_class(device, "gpu", monkeypatch)
     case = Case("slices", "Conv", dict(filters=8, kernel=3, pad=1), ((3, 8, 13, 10),))
     values = case.values()
-    graph = Graph()
-    _, x = blocked_input(graph, case)
-    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
-    passes.for_inference(graph, gpu.facts.block)
-    winograd.use_winograd(graph, gpu.facts, train=False)
-    graph.prune()
+    graph = by_winograd(gpu, case)
 
     def sliced(choices):
         if not choices[0].name.startswith("winograd"):
