@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,33 @@ def test_devices_lists_what_works() -> None:
     result = run("devices")
     assert result.exit_code == 0
     assert "Used: " in result.output
+
+
+def in_a_process(prepare: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, in which something is prepared first."""
+    lines = [
+        "import signal, sys",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # it may be ignored here
+        prepare,
+        "from clconv.__main__ import run",
+        f"sys.argv[1:] = {list(arguments)!r}",
+        "run()",
+    ]
+    return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+
+
+def test_ctrl_c_while_modules_are_imported_ends_with_its_code() -> None:
+    finder = (
+        "class Finder:\n    def find_spec(name, *_):\n        if name == 'click':\n            raise KeyboardInterrupt"
+    )
+    done = in_a_process(f"{finder}\nsys.meta_path.insert(0, Finder)", "--version")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on_exit is glibc's")
+def test_ctrl_c_while_drivers_unload_does_not_change_the_exit_code() -> None:
+    # on_exit calls raise(exit code, ...), and the exit code of what is refused is the number of SIGINT.
+    call = "libc.on_exit(ctypes.cast(getattr(libc, 'raise'), ctypes.c_void_p), None)"
+    prepare = f"import ctypes\nlibc = ctypes.CDLL(None)\n{call}"
+    done = in_a_process(prepare, "trian")
+    assert done.returncode == signal.SIGINT == 2 and "did you mean train?" in done.stderr

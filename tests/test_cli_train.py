@@ -171,7 +171,14 @@ def interrupted(data: Path, folder: Path, *more: str) -> tuple[int, str]:
     """A run that gets Ctrl-C after its first epoch: exit code and output."""
     arguments = [str(data), "--net", NET, "--out", str(folder / "m.safetensors"), "--batch", "8", *more]
     command = [sys.executable, "-m", "clconv", "train", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where this process ignores it
+    )
     assert process.stdout is not None
     lines = []
     for line in process.stdout:

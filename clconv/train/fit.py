@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
 from ..data import Loader
-from ..errors import ArgumentError
 from ..packing import Array
 from .history import Callback, History
 from .schedules import Constant
@@ -77,8 +77,6 @@ def run(r: Run) -> History:
     """
     p = r.position
     steps = r.loader.steps_per_epoch
-    if steps == 0:
-        raise ArgumentError("fit: the data has fewer images than one batch and drop_last leaves none")
     p.history.interrupted = False  # the checkpoint of an interrupted run says otherwise
     with _Interrupt() as interrupt:
         while p.epoch < r.epochs and not interrupt.wanted:
@@ -93,14 +91,19 @@ def run(r: Run) -> History:
 
 
 class _Interrupt:
-    """Turns the first Ctrl-C into a wish that is granted between two steps; a second one interrupts at once."""
+    """Turns the first Ctrl-C into a wish that is granted between two steps; a second one interrupts at once.
+
+    Where Ctrl-C is ignored, as in what a script starts in the background, it stays so; so does a handler that another
+    language has installed.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
+        self._before: Any = None
 
     def __enter__(self) -> _Interrupt:
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
+        found = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and found not in (signal.SIG_IGN, None):
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
@@ -110,7 +113,7 @@ class _Interrupt:
         self.wanted = True
 
     def __exit__(self, *error: object) -> None:
-        if self._main:
+        if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
 
