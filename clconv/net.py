@@ -17,7 +17,7 @@ from .engine import Session, Usage
 from .errors import ArgumentError, StateError, some_of
 from .inference import OUTPUT, Inference, evaluate_batches, run_batches
 from .inputs import images, labelled, network_of
-from .io.model_file import ModelFile, check_arrays, read_arrays, read_model, write_arrays, write_model
+from .io.model_file import ModelFile, check_arrays, check_ending, read_arrays, read_model, write_arrays, write_model
 from .io.onnx_export import onnx_model
 from .io.onnx_file import read_onnx
 from .io.onnx_network import OnnxNetwork
@@ -218,14 +218,15 @@ class Net:
                 so that the network reads pixels 0..255 as float32.
 
         Raises:
-            ModelFileError: the file cannot be written (what was there before is intact), or a layer has no form in
-                ONNX. ArgumentError: `softmax` or `preprocessing` for another file, or a network read from ONNX.
+            ModelFileError: another ending; the file cannot be written (what was there before is intact); a layer has no
+                form in ONNX. ArgumentError: `softmax` or `preprocessing` for another file, or a network read from ONNX.
         """
         if str(path).lower().endswith(".onnx"):
             arrays, metadata = self.get_weights(), self._metadata()
             return write_onnx(path, onnx_model(self.network, arrays, metadata, softmax, preprocessing))
         if softmax or preprocessing:
             raise ArgumentError(f"save: softmax and preprocessing are for .onnx files, not {path}")
+        check_ending(path, "networks", ".onnx")
         write_model(path, ModelFile(self.network, self.get_weights(), self._metadata()))
 
     def _metadata(self) -> dict[str, Any]:

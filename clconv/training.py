@@ -12,6 +12,7 @@ import numpy as np
 from .data import Dataset, Loader
 from .device import Device
 from .errors import ArgumentError
+from .io.model_file import check_ending
 from .nn.network import Network
 from .packing import Array
 from .program import Progress as BuildProgress
@@ -108,6 +109,8 @@ class Training:
         build_progress: BuildProgress | None,
     ) -> History:
         """Trains from `arrays`, or from the weights that the trainer holds; see `Net.fit`."""
+        if saving.path is not None:
+            check_ending(saving.path, "checkpoints")
         described = recipe.described(loader)
         position, steps_done, optimizer_arrays = loop.Position(), 0, None
         if saving.resume:

@@ -114,6 +114,8 @@ def test_the_demo_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     result = run("demo", "--out", str(tmp_path / "x.png"))
     assert result.exit_code == 2 and 'pip install "clconv[demo]"' in result.output
+    result = run("demo", "--out", "x.txt")
+    assert result.exit_code == 2 and "the picture is a .png file; x.png would fit" in result.output
 
 
 def test_the_verdict_of_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:

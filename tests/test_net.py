@@ -372,6 +372,28 @@ class TestMistakes:
         with pytest.raises(errors.ModelFileError, match="cannot be written: No such file"):
             net.save(tmp_path / "no" / "net.safetensors")
 
+    @pytest.mark.parametrize("name", ["m.pth", "m.h5", "m", "m.npz"])
+    def test_names_that_say_something_else(self, net, tmp_path, name):
+        with pytest.raises(
+            errors.ModelFileError, match=r"networks are \.safetensors or \.onnx files; m\.safetensors would"
+        ):
+            net.save(tmp_path / name)
+        with pytest.raises(errors.ModelFileError, match=r"checkpoints are \.safetensors files; m\.safetensors would"):
+            net.fit(*data(), checkpoint=tmp_path / name, verbose=False)
+        assert not any(tmp_path.iterdir())
+
+    def test_files_of_others(self, tmp_path):
+        told = {
+            "pth": "torch.onnx.export",
+            "tflite": "tf2onnx",
+            "npz": r"net\.load_weights",
+            "x": "not a readable safe",
+        }
+        for ending, how in told.items():
+            (tmp_path / f"m.{ending}").write_bytes(b"PK\x03\x04" + bytes(60))
+            with pytest.raises(errors.ModelFileError, match=rf"m\.{ending}: .*{how}"):
+                cc.load(tmp_path / f"m.{ending}")
+
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
     def test_full_disk_keeps_the_old_file(self, net, tmp_path, monkeypatch):
         net.save(tmp_path / "net.safetensors")

@@ -127,6 +127,8 @@ def test_summary_shows_the_plan_for_a_budget(net, tmp_path, monkeypatch):
     assert result.exit_code == 2 and f"at least {low} bytes" in result.output
     result = run("summary", PATTERN, "--mode", "train", "--memory", str(low))
     assert result.exit_code == 2 and "Nothing was allocated" in result.output
-    for option in ("--plot", "--trace"):
-        result = run("summary", PATTERN, option, str(tmp_path / "a.json" / "b.png"))
+    for option, name in (("--plot", "b.png"), ("--trace", "b.json")):
+        result = run("summary", PATTERN, option, str(tmp_path / "a.json" / name))
         assert result.exit_code == 2 and "cannot be written" in result.output
+    result = run("summary", PATTERN, "--trace", "b.png")
+    assert result.exit_code == 2 and "a timeline is a .json file; b.json would fit" in result.output

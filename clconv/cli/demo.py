@@ -42,9 +42,11 @@ def demo(out: str, epochs: int, seed: int, device: str | None) -> None:
     four convolutions, reads the fifth in test-time mode, prints how much device memory was planned and taken,
     and writes a picture of some predictions.
     """
-    folder = Path(out).parent
-    if not folder.is_dir():
-        raise DataError(f"{out}: {folder} is no folder; the picture could not be written")
+    picture = Path(out)
+    if picture.suffix.lower() != ".png":
+        raise DataError(f"{out}: the picture is a .png file; {picture.with_suffix('.png').name} would fit")
+    if not picture.parent.is_dir():
+        raise DataError(f"{out}: {picture.parent} is no folder; the picture could not be written")
     screen = console()
     training, held_out = split(_digits(), HELD_OUT, seed)
     with Net(PATTERN, device=device, seed=seed) as net:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,13 @@ def _amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -
         return parse_bytes(value)
     except ArgumentError as error:
         raise click.BadParameter(str(error).removeprefix("memory: ")) from error
+
+
+def _json_file(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The name of a file to write, if it says what is written."""
+    if value is not None and Path(value).suffix.lower() != ".json":
+        raise click.BadParameter(f"{value}: a timeline is a .json file; {Path(value).with_suffix('.json')} would fit")
+    return value
 
 
 def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,8 +72,9 @@ def means_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trace_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--trace FILE."""
-    return click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help=text)
+    """--trace FILE.json."""
+    kind = click.Path(dir_okay=False)
+    return click.option("--trace", metavar="FILE.json", type=kind, callback=_json_file, help=text)
 
 
 def json_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

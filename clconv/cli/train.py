@@ -17,6 +17,7 @@ from rich.console import Console
 
 from ..data import Augmentation, Dataset, Normalization, open_dataset, split
 from ..errors import DataError, ModelFileError, ShapeError
+from ..io.model_file import check_ending
 from ..net import Net
 from ..train import SGD, Adagrad, Adam, Constant, Cosine, History, Optimizer, RMSProp, Step
 from ..train.method import PER_PART
@@ -121,10 +122,7 @@ class Settings:
 
 
 def _check_target(path: Path) -> None:
-    if path.suffix.lower() != ".safetensors":
-        raise ModelFileError(
-            f"{path}: models and checkpoints are .safetensors files; {path.stem}.safetensors would fit"
-        )
+    check_ending(path, "models and checkpoints")
     folder = path.parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         why = "is a folder" if path.is_dir() else f"{folder} is no folder that can be written"

@@ -30,6 +30,14 @@ MAPPED_TYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype(np.int32),
 }
 DESCRIPTION, METADATA, TRAINING = "clconv", "clconv.metadata", "clconv.training"
+ENDING = ".safetensors"
+_PYTORCH = "PyTorch's torch.onnx.export writes a network as .onnx"
+_TENSORFLOW = "the package tf2onnx writes TensorFlow's and Keras's networks as .onnx"
+ELSEWHERE = {  # whose files have other endings, and how they become such that can be read
+    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), _PYTORCH),
+    **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), _TENSORFLOW),
+    ".npz": "it may hold weights alone: net.load_weights(path) reads them into a network",
+}
 
 
 @dataclass
@@ -51,8 +59,22 @@ class ModelFile:
 OPTIMIZER_PREFIX = "optimizer/"
 
 
+def check_ending(path: str | os.PathLike[str], what: str, *others: str) -> None:
+    """Refuses to write a model under a name that says it were something else.
+
+    Args:
+        what: is written, in the plural. others: endings besides .safetensors that would do, too.
+
+    Raises:
+        ModelFileError: says which would fit.
+    """
+    if Path(path).suffix.lower() not in (ENDING, *others):
+        endings = " or ".join((ENDING, *others))
+        raise ModelFileError(f"{path}: {what} are {endings} files; {Path(path).with_suffix(ENDING).name} would fit")
+
+
 def write_model(path: str | os.PathLike[str], model: ModelFile) -> None:
-    """Writes a model or checkpoint atomically.
+    """Writes a model or checkpoint atomically, in safetensors' format whatever the name says.
 
     Raises:
         ModelFileError: the file cannot be written; what was there before is intact.
@@ -159,7 +181,12 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     """
     where = str(path)
     _check_is_file(path)
-    tensors, texts = _read_tensors(path)
+    try:
+        tensors, texts = _read_tensors(path)
+    except ModelFileError as error:
+        if (how := ELSEWHERE.get(Path(path).suffix.lower())) is None:
+            raise
+        raise ModelFileError(f"{path}: networks are read from .safetensors and .onnx files; {how}") from error
     if DESCRIPTION not in texts:
         raise ModelFileError(
             f"{where}: a safetensors file without a clconv network; load its weights into a network "
