@@ -11,6 +11,7 @@ Everything in clconv reaches PyOpenCL through `opencl()`.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import hashlib
 import importlib
@@ -48,18 +49,20 @@ LIBRARY_FOLDERS = (
 class KnownDriver:
     """A driver that is often installed without being registered.
 
-    `library` is the file's name up to its version, `platform` what its platform calls itself, and
-    `distribution` the package of the package index that brings it, where there is one.
+    `library` is the file's name up to its version, `platform` what its platform calls itself,
+    `distribution` the package of the package index that brings it, where there is one, and `beside` a library
+    that it brings with it and that others bring, too, older.
     """
 
     library: str
     platform: str
     distribution: str | None = None
+    beside: str | None = None
 
 
 # PoCL's wheel (pocl-binary-distribution) is not here: PyOpenCL's loader finds it by itself.
 KNOWN_DRIVERS = (
-    KnownDriver("libintelocl.so", "Intel(R) OpenCL", "intel-opencl-rt"),
+    KnownDriver("libintelocl.so", "Intel(R) OpenCL", "intel-opencl-rt", "libtbb.so.12"),
     KnownDriver("libnvidia-opencl.so.1", "NVIDIA CUDA"),
     KnownDriver("libamdocl64.so", "AMD Accelerated Parallel Processing"),
 )
@@ -104,6 +107,8 @@ def register() -> Registration:
         if base is not None and added:
             folder = _private_folder(_entries(base, added))
             os.environ["OCL_ICD_VENDORS"] = str(folder)
+            for driver, path in added.items():
+                _load_beside(driver, path)
         if base is None and (chosen := _chosen()):
             note = f"drivers: OCL_ICD_VENDORS restricts the loader to {chosen}; unset it to find more"
         else:
@@ -123,9 +128,34 @@ def unloadable(platforms: Container[str]) -> list[str]:
         except OSError as error:
             notes.append(
                 f"drivers: {driver.library} cannot be loaded here: {error}; where another package of this process has "
-                "loaded an older library of the same name (OpenVINO does, libtbb.so.12), call clconv.choose() before it"
+                "loaded an older library of the same name, call clconv.choose() before it"
             )
     return notes
+
+
+def _load_beside(driver: KnownDriver, path: Path) -> None:
+    """Loads a driver's own `beside` where another package has loaded an older one that the driver cannot use.
+
+    OpenVINO's wheel does so. The linker would take what is loaded by that name; what is loaded by its path, for
+    everyone, comes first for the symbols of what is loaded after it, and leaves the other package to its own.
+    """
+    own = path.parent / driver.beside if driver.beside else None
+    if own is None or not own.is_file() or not _is_loaded(own.name):
+        return
+    try:
+        ctypes.CDLL(str(path))
+    except OSError:
+        with contextlib.suppress(OSError):  # `unloadable` says why
+            ctypes.CDLL(str(own), ctypes.RTLD_GLOBAL)
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether this process has loaded a library of this name, from wherever."""
+    try:
+        ctypes.CDLL(name, os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
 
 
 def _late_note(added: dict[KnownDriver, Path]) -> str:

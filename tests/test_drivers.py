@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -63,6 +64,46 @@ def test_a_driver_that_cannot_be_loaded_says_why(machine) -> None:
     (note,) = drivers.unloadable({"Portable Computing Language"})
     assert note.startswith("drivers: libnvidia-opencl.so.1 cannot be loaded here: ") and str(library) in note
     assert drivers.unloadable({"NVIDIA CUDA"}) == []
+
+
+def test_a_driver_gets_its_own_library_where_an_older_one_is_loaded(tmp_path: Path) -> None:
+    """As OpenVINO's libtbb.so.12 is loaded before Intel's driver, which needs functions of its own one."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    for folder in ("other", "own"):
+        (tmp_path / folder).mkdir()
+
+    def compiled(source: str, made: Path, *options: str) -> None:
+        command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(made), "-x", "none", *options]
+        subprocess.run(command, input=source.encode(), check=True)
+
+    own, shared = tmp_path / "own", "-Wl,-soname,libshared.so.12"
+    compiled("int version(void) { return 1; }", tmp_path / "other" / "libshared.so.12", shared)
+    compiled("int version(void) { return 2; } int news(void) { return 3; }", own / "libshared.so.12", shared)
+    source = "int version(void); int news(void); int both(void) { return 10 * version() + news(); }"
+    compiled(source, own / "libdriver.so", str(own / "libshared.so.12"), "-Wl,-rpath,$ORIGIN", "-Wl,-z,now")
+    program = f"""
+        import ctypes
+        from pathlib import Path
+        from clconv.drivers import KnownDriver, _load_beside
+        other = ctypes.CDLL({str(tmp_path / "other" / "libshared.so.12")!r})
+        driver = Path({str(own / "libdriver.so")!r})
+        try:
+            ctypes.CDLL(str(driver))
+            raise SystemExit("loaded with the other's library")
+        except OSError:
+            pass
+        _load_beside(KnownDriver("libdriver.so", "a platform", beside="libshared.so.12"), driver)
+        print(ctypes.CDLL(str(driver)).both(), other.version())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        cwd=Path(drivers.__file__).parents[1],
+    )
+    assert done.stdout == "23 1\n", done.stderr
 
 
 @pytest.mark.parametrize("line", ["{lib}/libnvidia-opencl.so.1", "libnvidia-opencl.so.1", "libnvidia-opencl.so.535.1"])
