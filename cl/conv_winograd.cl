@@ -1,4 +1,5 @@
-// conv_winograd.cl -- 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products per 16 outputs, not 144.
+// conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = 7: 36 products
+//                     per tile; for 3x3 filters that is per 16 outputs, not 144, for 5x5 per 4, not 100.
 //
 //   winograd_filter   u = G w G^T for each pair of channels, in memory: for kernels of the GPU class
 //   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles
@@ -10,8 +11,10 @@
 //           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
 //           the tiles into its scratch, which stays in the cache, and then the filters, for all these tiles: a row of
 //           the 36 values and `chunk` channel blocks at a time, so that they stay in the innermost cache. So memory
-//           holds and moves filters of 9 values, not of 36, and training has no launches for them.
-// Tunables  WT   tiles per register tile (default 7)
+//           holds and moves filters as they are, and training has no launches for them.
+// Groups    winograd_conv: any number that divides k_total / 2B (with FEW k_total / B) and c_total / B
+// Tunables  TAPS  of a filter's row, 3 to 5 (default 3); winograd_filter is for 3
+//           WT   tiles per register tile (default 7)
 //           FEW  1: block_tiles is WT; transformed filters stay in registers, of 6*WT sums. Two output blocks at a time
 //                else, and 2*WT sums (default 0)
 //           PREFETCH  1: the compiler has __builtin_prefetch (default 0); with FEW, reading filters takes longest
@@ -34,7 +37,8 @@
 #define PREFETCH 0
 #endif
 
-#define TAP(r, s) ((FLIP ? 8 - 3 * (r) - (s) : 3 * (r) + (s)) * B)
+#define TAP(r, s) ((FLIP ? TAPS * TAPS - 1 - TAPS * (r) - (s) : TAPS * (r) + (s)) * B)
+#define FILTER (TAPS * TAPS * B * B) // values of a pair of channel blocks
 
 __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_blocks, int c_blocks)
 {
@@ -44,33 +48,50 @@ __kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_bl
     const int c = item % (c_blocks * B), kb = item / (c_blocks * B);
     const size_t plane = (size_t)c_blocks * B * 2;
     __global VF *target = BLOCKS_AT(, u) + kb / 2 * 36 * plane + c * 2 + kb % 2;
-    __global const VF *w = BLOCKS_AT(const, w) + ((size_t)kb * c_blocks + c / B) * 9 * B + c % B;
-    VF taps[9], rows[18];
-    for (int t = 0; t < 9; t++)
-        taps[t] = kb < k_blocks ? w[TAP(t / 3, t % 3)] : (VF)(0);
-    for (int s = 0; s < 3; s++)
-        FILTER_6(rows + s, 3, taps[s], taps[3 + s], taps[6 + s])
+    __global const VF *w = BLOCKS_AT(const, w) + ((size_t)kb * c_blocks + c / B) * FILTER / B + c % B;
+    VF rows[6 * TAPS];
+    for (int s = 0; s < TAPS; s++) {
+        VF taps[TAPS];
+        for (int r = 0; r < TAPS; r++)
+            taps[r] = kb < k_blocks ? w[TAP(r, s)] : (VF)(0);
+        FILTER_6(rows + s, TAPS, taps)
+    }
     for (int i = 0; i < 6; i++) {
         VF out[6];
-        FILTER_6(out, 1, rows[3 * i], rows[3 * i + 1], rows[3 * i + 2])
+        __private const VF *row = rows + TAPS * i;
+        FILTER_6(out, 1, row)
         for (int j = 0; j < 6; j++)
             target[(i * 6 + j) * plane] = out[j];
     }
 }
 
-// Row i of G w at column s of the taps; where i is a constant, one to three loads are left.
+// Row i of G w at column s of the taps; where i is a constant, some of the loads are left.
 static inline VF filter_row(__global const weight_t *w, int i, int s)
 {
     if (i == 0 || i == 5)
-        return LOAD_W(w, TAP(i ? 2 : 0, s));
-    const VF wide = fma((VF)(i < 3 ? 1 : 4), LOAD_W(w, TAP(2, s)), LOAD_W(w, TAP(0, s)));
-    return fma((VF)((i < 3 ? 1 : 2) * (i % 2 ? 1 : -1)), LOAD_W(w, TAP(1, s)), wide);
+        return LOAD_W(w, TAP(i ? TAPS - 1 : 0, s));
+    VF taps[TAPS];
+    UNROLL for (int r = 0; r < TAPS; r++)
+        taps[r] = LOAD_W(w, TAP(r, s));
+    const int square = i < 3 ? 1 : 4;
+    return fma((VF)((i < 3 ? 1 : 2) * (i % 2 ? 1 : -1)), ODD(taps, square), EVEN(taps, square));
 }
 
+// Row i of G w G^T.
+#define FILTER_ROW(o, stride, w, i)                \
+    {                                              \
+        VF row_of_taps[TAPS];                      \
+        UNROLL for (int s = 0; s < TAPS; s++)      \
+            row_of_taps[s] = filter_row(w, i, s);  \
+        FILTER_6(o, stride, row_of_taps)           \
+    }
+
 #if FEW
+#define AHEAD ((TAPS * TAPS + 4) / 5) // vectors to fetch for each channel and each of five rows
+
 // Adds row i of the products of WT tiles and an output block to `sums`, over the `channels` of a block whose
 // transformed inputs are v, stride values from one of the 36 to the next; `first`: sums begin at zero. Meanwhile some of
-// the filters `ahead`, of the next block, are fetched: 2 vectors for each channel.
+// the filters `ahead`, of the next block, are fetched.
 static inline void add_row(const int i, __global const weight_t *w, __global const real *v, size_t stride, int channels,
                            int first, __global VF *sums, __global const weight_t *ahead)
 {
@@ -80,12 +101,11 @@ static inline void add_row(const int i, __global const weight_t *w, __global con
     for (int c = 0; c < channels; c++) {
         VF u[6];
         __global const weight_t *tap = w + c * B;
-        const VF w0 = filter_row(tap, i, 0), w1 = filter_row(tap, i, 1), w2 = filter_row(tap, i, 2);
-        FILTER_6(u, 1, w0, w1, w2)
+        FILTER_ROW(u, 1, tap, i)
 #if PREFETCH
-        if (i < 5) { // 9 * B in all
-            __builtin_prefetch((const void *)(size_t)(ahead + (i * B + c) * 2 * B), 0, 2);
-            __builtin_prefetch((const void *)(size_t)(ahead + ((i * B + c) * 2 + 1) * B), 0, 2);
+        if (i < 5) {
+            UNROLL for (int n = 0; n < AHEAD; n++)
+                __builtin_prefetch((const void *)(size_t)(ahead + ((i * B + c) * AHEAD + n) * B), 0, 2);
         }
 #endif
         UNROLL for (int t = 0; t < WT; t++) {
@@ -103,9 +123,8 @@ static inline void transform_filters(const int i, __global const weight_t *w, in
 {
     for (int cb = 0; cb < chunk; cb++)
         for (int c = 0; c < B; c++) {
-            __global const weight_t *tap = w + ((size_t)cb * 9 * B + c) * B;
-            const VF w0 = filter_row(tap, i, 0), w1 = filter_row(tap, i, 1), w2 = filter_row(tap, i, 2);
-            FILTER_6(u, stride, w0, w1, w2)
+            __global const weight_t *tap = w + (size_t)cb * FILTER + c * B;
+            FILTER_ROW(u, stride, tap, i)
             u += 2;
         }
 }
@@ -139,15 +158,15 @@ static inline void add_products(__global const VF *u, __global const real *v, si
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
-    TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int h_in, int w_in, int k_total, int p_out,
-    int q_out, int pad_top, int pad_left, int tile_blocks, int block_tiles, int shares, int chunk, int activation,
+    TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int c_group, int k_group, int h_in, int w_in, int k_total,
+    int p_out, int q_out, int pad_top, int pad_left, int tile_blocks, int block_tiles, int shares, int chunk, int activation,
     float slope)
 {
     const int worker = get_global_id(0), workers = get_global_size(0);
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), units = (k_blocks + !FEW) / (2 - FEW);
     // An odd number of vectors between what is read or written together: not all in one set of the cache.
     const size_t plane = (size_t)c_blocks * block_tiles + 1 - c_blocks * block_tiles % 2;
-    const size_t row = 2 * B * chunk + 1, filter = (size_t)c_blocks * 9 * B * B;
+    const size_t row = 2 * B * chunk + 1, filter = (size_t)BLOCKS(c_group) * FILTER;
     __global VF *spectra = BLOCKS_AT(, scratch) + worker * (36 * (plane + 2 * block_tiles) + 6 * row);
     __global VF *products = spectra + 36 * plane, *u = products + 72 * block_tiles;
     const int works = tile_blocks * shares, last_work = (long)works * (worker + 1) / workers;
@@ -157,7 +176,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
         for (int cb = t0 == transformed ? c_blocks : 0; cb < c_blocks; cb++)
             for (int t = 0; t < count; t++) {
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
-                const int top = tile / tiles_w % tiles_h * 4 - pad_top, left = tile % tiles_w * 4 - pad_left;
+                const int top = tile / tiles_w % tiles_h * OUT - pad_top, left = tile % tiles_w * OUT - pad_left;
                 transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb), top, left, h_in, w_in,
                                      spectra + (size_t)cb * block_tiles + t, plane);
             }
@@ -166,26 +185,28 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
         for (int unit = (long)units * share / shares; unit < last; unit++) {
             const int kb0 = unit * (2 - FEW), together = min(2 - FEW, k_blocks - kb0);
             __global const weight_t *filters = WEIGHTS_AT(w) + kb0 * filter;
+            // Of several groups each has whole blocks, and an even number of output blocks.
+            __global const VF *inputs = spectra + kb0 * B / k_group * (c_group / B) * block_tiles;
 #if FEW
-            for (int cb = 0; cb < c_blocks; cb++) {
-                const int channels = min(B, c_total - cb * B);
-                __global const weight_t *tap = filters + (size_t)cb * 9 * B * B;
-                __global const real *v = (__global const real *)(spectra + (size_t)cb * block_tiles);
+            for (int cb = 0; cb * B < c_group; cb++) {
+                const int channels = min(B, c_group - cb * B);
+                __global const weight_t *tap = filters + (size_t)cb * FILTER;
+                __global const real *v = (__global const real *)(inputs + (size_t)cb * block_tiles);
 #define ADD_ROW(i) \
-    add_row(i, tap, v + i * 6 * plane * B, plane * B, channels, cb == 0, products + i * 6 * WT, tap + 9 * B * B);
+    add_row(i, tap, v + i * 6 * plane * B, plane * B, channels, cb == 0, products + i * 6 * WT, tap + FILTER);
                 ADD_ROW(0) ADD_ROW(1) ADD_ROW(2) ADD_ROW(3) ADD_ROW(4) ADD_ROW(5)
             }
 #else
-            for (int cb = 0; cb < c_blocks; cb += chunk) {
-                const int blocks = min(chunk, c_blocks - cb);
+            for (int cb = 0; cb * B < c_group; cb += chunk) {
+                const int blocks = min(chunk, BLOCKS(c_group) - cb);
                 for (int i = 0; i < 6; i++) {
                     for (int j = 0; j < together; j++)
-                        transform_filters(i, filters + j * filter + (size_t)cb * 9 * B * B, blocks, u + j, row);
+                        transform_filters(i, filters + j * filter + (size_t)cb * FILTER, blocks, u + j, row);
                     for (int xi = i * 6; xi < i * 6 + 6; xi++)
                         for (int t = 0; t < count; t += WT)
                             add_products(u + (xi - i * 6) * row,
-                                         (__global const real *)(spectra + xi * plane + (size_t)cb * block_tiles + t),
-                                         (size_t)block_tiles * B, min(c_total - cb * B, blocks * B), cb == 0,
+                                         (__global const real *)(inputs + xi * plane + (size_t)cb * block_tiles + t),
+                                         (size_t)block_tiles * B, min(c_group - cb * B, blocks * B), cb == 0,
                                          products + (size_t)xi * 2 * block_tiles + t, block_tiles);
                 }
             }
@@ -193,7 +214,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
             for (int j = 0; j < together; j++)
                 for (int t = 0; t < count; t++) {
                     const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
-                    const int top = tile / tiles_w % tiles_h * 4, left = tile % tiles_w * 4;
+                    const int top = tile / tiles_w % tiles_h * OUT, left = tile % tiles_w * OUT;
                     const size_t at = (size_t)top * q_out + left;
                     write_output_tile(
                         products + (size_t)j * block_tiles + t, (2 - FEW) * block_tiles,

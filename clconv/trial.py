@@ -130,7 +130,10 @@ def _computed(job: Job, x: Array, w: Array, bias: Array | None) -> Array:
         rows = {"weight": w.reshape(len(w), -1), **params}
         return reference.LAYERS["FC"].forward(attrs, [x], rows, {})[0]
     if isinstance(layer, WinogradConv2d):
-        attrs = {"filters": len(w), "kernel": 3, "pad": layer.pads, "bias": bias is not None}
+        filters = job.inputs[1]
+        assert isinstance(filters, TensorSpec)
+        attrs = {"filters": len(w), "kernel": w.shape[2], "pad": layer.pads, "groups": filters.groups}
+        attrs["bias"] = bias is not None
         return reference.LAYERS["Conv"].forward(attrs, [x], {"weight": w, **params}, {})[0]
     window = layer.window  # type: ignore[attr-defined]
     spec = job.inputs[1]

@@ -1,11 +1,11 @@
-"""3x3 convolution by Winograd's F(4x4, 3x3), its weight gradient, and the transform of its filters."""
+"""Square convolution by Winograd's method, F(4x4, 3x3) for most, the weight gradient for 3x3, and the transform of its filters."""
 
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import launch_sum
 from clconv._core.conv_winograd_gemm import record_winograd, winograd_choices
 from clconv._core.conv_winograd_tiles import (
-    POINTS, TILE, frugal_ways, gradient_blocks, tile_count, way, winograd_ways,
+    POINTS, SIDE, TILE, frugal_ways, gradient_blocks, tile_count, way, winograd_ways,
 )
 from clconv._core.layer import Choice, Cost, Layer, Residual, output_args, piece_args, residual_args, weight_defines
 from clconv._core.optimizer import WeightGradient
@@ -38,10 +38,10 @@ class WinogradFilter(Layer):
 
 
 class WinogradConv2d(Residual):
-    """y = f(b + x * w) for 3x3 filters at stride 1, transformed before (K, C, 6, 6) for the GPU class.
+    """y = f(b + x * w) at stride 1 for filters (K, C/g, taps, taps), or transformed before (K, C, 6, 6) for the GPU class.
 
     Args:
-        flip: the taps are reversed, as an input gradient has them, unless the filters are transformed.
+        taps: 3 to 5 a side; for the GPU class 3. flip: the taps are reversed, as an input gradient has them, unless the filters are transformed.
     """
 
     accepts = {"w": ("filter", "winograd")}
@@ -49,40 +49,46 @@ class WinogradConv2d(Residual):
     activates = True
     slices = True
     halves = ("w",)
-    strips = TILE
 
-    def __init__(self, pads, flip=False):
+    def __init__(self, pads, flip=False, taps=3):
         self.pads = pads
         self.flip = flip
+        self.taps = taps
+
+    @property
+    def strips(self):
+        return SIDE + 1 - self.taps
 
     def infer(self, specs):
         n, _, h, w = specs[0].shape
-        return (TensorSpec((n, specs[1].shape[0], h + sum(self.pads[0]) - 2, w + sum(self.pads[1]) - 2)),)
+        more = 1 - self.taps
+        return (TensorSpec((n, specs[1].shape[0], h + sum(self.pads[0]) + more, w + sum(self.pads[1]) + more)),)
 
     def strip(self, rows, heights):
-        window, needed = Window((3, 3), pads=self.pads).strip(rows, heights["x"])
+        window, needed = Window((self.taps, self.taps), pads=self.pads).strip(rows, heights["x"])
         return self.with_(pads=window.pads), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):
         """Operations of the direct method, so that rates compare; bytes as they are."""
         tensors = [s for s in (*specs, *outs) if s is not None]
-        return Cost(2 * 9 * outs[0].values * specs[1].shape[1], sum(s.nbytes(facts.block) for s in tensors))
+        operations = 2 * self.taps**2 * outs[0].values * specs[1].shape[1]
+        return Cost(operations, sum(s.nbytes(facts.block) for s in tensors))
 
     def choices(self, facts, specs, outs):
         if facts.kernels == "gpu":
             return winograd_choices(facts, specs[1], tile_count(outs[0].shape))
-        return [_choice(nbytes, settings) for _, nbytes, settings in winograd_ways(*_problem(facts, specs, outs))]
+        return self._chosen(winograd_ways(*self._problem(facts, specs, outs)))
 
     def frugal(self, facts, specs, outs):
         if facts.kernels == "gpu":
             return []
-        return [_choice(nbytes, settings) for _, nbytes, settings in frugal_ways(*_problem(facts, specs, outs))]
+        return self._chosen(frugal_ways(*self._problem(facts, specs, outs)))
 
     def effort(self, specs, outs, facts, choice):
         cost = self.cost(specs, outs, facts)
         if facts.kernels == "gpu":
             return Cost(cost.flops // 2, cost.traffic_bytes)
-        problem = _problem(facts, specs, outs)
+        problem = self._problem(facts, specs, outs)
         settings = dict(choice.tiles)
         price, _, _ = way(*problem, *(settings[name] for name in ("WT", "tiles", "shares", "workers", "FEW")))
         # Each block of tiles reads the filters, from a cache of the machine if not from one of the unit.
@@ -90,7 +96,7 @@ class WinogradConv2d(Residual):
         return Cost(int(price * facts.compute_units * 2 * facts.block), int(cost.traffic_bytes + again))
 
     def record(self, rec, ins, outs, work, choice):
-        grid = [-(-extent // TILE) for extent in outs[0].spec.shape[2:]]
+        grid = [-(-extent // self.strips) for extent in outs[0].spec.shape[2:]]
         if rec.facts.kernels == "gpu":
             record_winograd(rec, ins, outs[0], work, choice, self.pads, grid, self.activation_args())
             return
@@ -98,19 +104,31 @@ class WinogradConv2d(Residual):
         tiles = dict(choice.tiles)
         whole = (x[0] if isinstance(x, tuple) else x).spec
         n, k, p, q = outs[0].spec.shape
+        c = w.spec.shape[1]
         count = n * grid[0] * grid[1]
         few = tiles["FEW"]
         defines = {
             "WT": tiles["WT"], "FEW": few, "FLIP": int(self.flip), "PREFETCH": int(few and rec.facts.prefetches),
+            "TAPS": self.taps,
             **weight_defines(w),
         }
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
-            *output_args(outs[0], rec.facts.block), work, count, *grid, w.spec.shape[1], *whole.shape[2:], k, p, q,
-            self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"],
+            *output_args(outs[0], rec.facts.block), work, count, *grid, c * w.spec.groups, c, k // w.spec.groups,
+            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"],
             tiles["chunk"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
+
+    def _problem(self, facts, specs, outs):
+        """What the ways to share it out depend on."""
+        k, c_group, taps, _ = specs[1].shape
+        groups = specs[1].groups
+        tiles = tile_count(outs[0].shape, taps)
+        return tiles, k, c_group * groups, taps, groups, facts.block, facts.compute_units, facts.accumulators
+
+    def _chosen(self, ways):
+        return [Choice(f"winograd {self.strips}x{self.strips}", settings, nbytes) for _, nbytes, settings in ways]
 
 
 class WinogradGradW(WeightGradient):
@@ -151,13 +169,3 @@ class WinogradGradW(WeightGradient):
                    defines={"WHOLE": whole, **(defines if whole else {})}, local_size=(1,))
         if not whole:
             launch_sum(rec, parts, total, self.spec.elements(block) // block, chunks, defines)
-
-
-def _problem(facts, specs, outs):
-    """What the ways to share it out depend on."""
-    k, c = specs[1].shape[:2]
-    return tile_count(outs[0].shape), k, c, facts.block, facts.compute_units, facts.accumulators
-
-
-def _choice(nbytes, settings):
-    return Choice("winograd 4x4", settings, nbytes)

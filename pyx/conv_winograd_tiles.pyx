@@ -7,8 +7,9 @@ import functools
 
 from clconv.shapes import blocks
 
-TILE = 4  # outputs per side of a tile
-POINTS = 36  # products per tile and pair of channels
+TILE = 4  # outputs per side of a tile, for 3x3 filters
+SIDE = 6  # products per side of a tile
+POINTS = SIDE * SIDE  # products per tile and pair of channels
 _WIDTHS = (14, 8, 7, 6, 4, 2)  # of a register tile: few, each is a program
 _FEW = (1, 2, 4)  # of one whose transformed filters stay in registers
 _INPUT, _OUTPUT = 440, 400  # transforms of a tile: of a channel block in, of one out
@@ -25,14 +26,14 @@ _UNITS, _CHUNK_TILES, _LEAST_TILES, _VALUES = 16, 64, 16, 16384
 
 
 @functools.lru_cache(maxsize=4096)
-def winograd_ways(tiles, k, c, block, units, accumulators):
-    """Ways to compute so many tiles of a (K, C, 3, 3) filter on a processor of `units` compute units.
+def winograd_ways(tiles, k, c, taps, groups, block, units, accumulators):
+    """Ways to compute so many tiles of a (K, C/groups, taps, taps) filter on a processor of `units` compute units.
 
     Returns:
         (operations of the unit that does most, workspace bytes, settings) of each, best first. The settings are pairs
         (name, value), of `winograd_conv`.
     """
-    problem = tiles, k, c, block, units, accumulators
+    problem = tiles, k, c, taps, groups, block, units, accumulators
     found = set()
     few = next((width for width in _FEW if width >= tiles), 0)
     if few and 6 * few <= accumulators:
@@ -48,10 +49,10 @@ def winograd_ways(tiles, k, c, block, units, accumulators):
 
 
 @functools.lru_cache(maxsize=4096)
-def frugal_ways(tiles, k, c, block, units, accumulators):
+def frugal_ways(tiles, k, c, taps, groups, block, units, accumulators):
     """Ways with small blocks of tiles, and with one work-item instead of one for each unit; as `winograd_ways`, those
     left out that need more workspace than a better one."""
-    problem = tiles, k, c, block, units, accumulators
+    problem = tiles, k, c, taps, groups, block, units, accumulators
     ways = {
         way(*problem, width, min(per_block, _round_up(tiles, width)), shares, workers, 0)
         for width in _widths(accumulators)
@@ -66,7 +67,7 @@ def frugal_ways(tiles, k, c, block, units, accumulators):
     return tuple(found)
 
 
-def way(tiles, k, c, block, units, accumulators, width, per_block, shares, workers, few):
+def way(tiles, k, c, taps, groups, block, units, accumulators, width, per_block, shares, workers, few):
     """One of `winograd_ways`: register tiles of `width`, blocks of tiles, shares of the output channels, at most so
     many work-items; `few`: transformed filters stay in registers."""
     together = 1 if few else 2
@@ -75,20 +76,21 @@ def way(tiles, k, c, block, units, accumulators, width, per_block, shares, worke
     works = count * shares
     workers = min(works, workers)
     each = -(-works // workers)
-    chunk = min(c_blocks, _CHUNK if per_block >= _MANY_TILES else 1)
+    chunk = min(blocks(c // groups, block), _CHUNK if per_block >= _MANY_TILES else 1)
     plane = c_blocks * per_block | 1
     nbytes = (POINTS * (plane + 2 * per_block) + 6 * (2 * block * chunk + 1)) * block * 4
+    more_taps, more_outputs = (1 + taps) / 4, (1 + (SIDE + 1 - taps) / TILE) / 2
     if few:
-        products = c * (6 * max(6 * width, _IN_FLIGHT) + _FILTER_FEW)
+        products = c // groups * (6 * max(6 * width, _IN_FLIGHT) + _FILTER_FEW * more_taps)
     else:
         # Loads of two weights and of the values do not always hide behind the multiply-adds.
         register_tile = max(2 * width + 0.25 * (2 + width), _IN_FLIGHT)
-        products = c * (POINTS * per_block // width * register_tile + 2 * _FILTER)
+        products = c // groups * (POINTS * per_block // width * register_tile + 2 * _FILTER * more_taps)
         if nbytes > _CACHE_BYTES:
-            products += _LINE * POINTS * plane
+            products += _LINE * POINTS * plane / groups
     transformed = each // shares if each % shares == 0 else 1 if shares % each == 0 else min(count, each // shares + 2)
     price = transformed * per_block * c_blocks * _INPUT
-    price += each * -(-k_units // shares) * (products + per_block * together * _OUTPUT)
+    price += each * -(-k_units // shares) * (products + per_block * together * _OUTPUT * more_outputs)
     settings = (
         ("WT", width), ("FEW", few), ("tiles", per_block), ("shares", shares), ("chunk", chunk), ("workers", workers),
     )
@@ -121,10 +123,11 @@ def gradient_operations(tiles, k, c, block):
     return tiles * products + chunks * -(-per_chunk // per_block) * block * _FILTER
 
 
-def tile_count(shape):
-    """Tiles of 4x4 outputs that cover (N, K, P, Q)."""
+def tile_count(shape, taps=3):
+    """Tiles that cover (N, K, P, Q), the outputs of filters with so many taps a side: of 4x4 outputs for 3."""
     n, _, p, q = shape
-    return n * -(-p // TILE) * -(-q // TILE)
+    out = SIDE + 1 - taps
+    return n * -(-p // out) * -(-q // out)
 
 
 def _counts(tiles, width, c_blocks, block, units):

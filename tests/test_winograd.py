@@ -30,6 +30,14 @@ CASES = [
     Case("long sum", "Conv", dict(filters=64, kernel=3, pad=1), ((1, 512, 14, 14),)),
     Case("many filters", "Conv", dict(filters=200, kernel=3, pad=1), ((1, 24, 8, 8),)),
 ]
+# Of the processors' kernels alone.
+SQUARES = [
+    Case("5x5", "Conv", dict(filters=48, kernel=5, pad=2), ((2, 33, 9, 13),)),
+    Case("5x5, few tiles", "Conv", dict(filters=32, kernel=5, pad=((1, 2), (0, 4))), ((1, 40, 4, 4),)),
+    Case("4x4", "Conv", dict(filters=33, kernel=4, pad=1), ((1, 32, 12, 7),)),
+    Case("groups", "Conv", dict(filters=64, kernel=3, pad=1, groups=2), ((2, 64, 9, 12),)),
+    Case("groups of 5x5, few tiles", "Conv", dict(filters=64, kernel=5, pad=2, groups=2), ((1, 64, 4, 3),)),
+]
 PORTIONS = Case("channels in portions", "Conv", dict(filters=24, kernel=3, pad=1), ((3, 72, 24, 24),))
 
 
@@ -86,10 +94,10 @@ def by_winograd(device, case):
     return graph
 
 
-@pytest.mark.parametrize("case", [*CASES, PORTIONS], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, PORTIONS, *SQUARES], ids=lambda c: c.name)
 def test_forward(either, case):
-    if case is PORTIONS and either.facts.kernels == "gpu":
-        pytest.skip("its kernels take no portions")
+    if case not in CASES and either.facts.kernels == "gpu":
+        pytest.skip("there are no kernels for it")
     values = case.values()
     values.inputs[0][:] = np.abs(values.inputs[0])  # what the ReLU passes on
     graph = by_winograd(either, case)
@@ -102,9 +110,12 @@ def test_forward(either, case):
     assert outputs[0].tobytes() == outputs[1].tobytes(), "the bits depend on the tile"
 
 
-def test_whole_numbers_are_exact(either):
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_whole_numbers_are_exact(either, kernel):
     """The transforms have whole factors up to the last one: small whole numbers give whole results."""
-    case = Case("whole", "Conv", dict(filters=32, kernel=3, pad=1), ((1, 16, 9, 10),))
+    if kernel > 3 and either.facts.kernels == "gpu":
+        pytest.skip("there are no kernels for it")
+    case = Case("whole", "Conv", dict(filters=32, kernel=kernel, pad=1), ((1, 16, 9, 10),))
     values, rng = case.values(), np.random.default_rng(3)
     values.inputs[0][:] = rng.integers(0, 2, values.inputs[0].shape)
     for array in values.params.values():
@@ -131,8 +142,10 @@ def test_slices_of_tiles_change_no_bits(device, monkeypatch):
     assert run(graph, gpu, values, sliced)["y"].tobytes() == run(graph, gpu, values)["y"].tobytes()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, SQUARES[0], SQUARES[-1]], ids=lambda c: c.name)
 def test_input_gradient(either, case):
+    if case not in CASES and either.facts.kernels == "gpu":
+        pytest.skip("there are no kernels for it")
     values = case.values()
     graph = Graph()
     x = graph.input("x", TensorSpec(case.shapes[0], layout="plain"))

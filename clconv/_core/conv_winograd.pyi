@@ -10,7 +10,8 @@ class WinogradFilter(Layer):
 class WinogradConv2d(Residual):
     pads: Any
     flip: Any
-    def __init__(self, pads: Any, flip: Any = ...) -> None: ...
+    taps: Any
+    def __init__(self, pads: Any, flip: Any = ..., taps: Any = ...) -> None: ...
 
 class WinogradGradW(WeightGradient):
     pads: Any

@@ -1,4 +1,4 @@
-"""Computes 3x3 convolutions by Winograd's method where that is faster."""
+"""Computes square convolutions at stride 1 by Winograd's method where that is faster."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ FILTER = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 
 OPERATIONS_PER_BYTE = 10
 OPERATIONS_PER_TRANSFORM = 100
 FILTER_PASSES = 4  # in training, transformed filters pass through the memory: loaded, stored, and read by two products
+TAPS = (3, 4, 5)  # a side, of the CPU class
 LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
@@ -59,7 +60,7 @@ def use_winograd(
                 _replace_gradient(node, facts, most)
             graph.nodes.append(node)
             continue
-        found = _pads(node)
+        found = _pads(node, facts)
         low = found is not None and node.outputs[0].spec.shape[2] < least_rows
         if (
             found is None
@@ -78,7 +79,7 @@ def use_winograd(
             (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
         elif (weight, flip) not in transformed:
             transformed[weight, flip] = _transformed(graph, weight)
-        layer, old = WinogradConv2d(found, flip), node.layer
+        layer, old = WinogradConv2d(found, flip, weight.spec.shape[2]), node.layer
         node.layer = layer.with_(activation=old.activation, slope=old.slope, adds=getattr(old, "adds", False))
         node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
         graph.nodes.append(node)
@@ -94,12 +95,12 @@ def _taken(node: Node, pads: Pads, facts: DeviceFacts, *, train: bool) -> int:
     """Bytes that Winograd's method would take for a convolution besides its operands."""
     x, w = node.input_specs()[:2]
     assert x is not None and w is not None
-    extra = 0
+    extra, taps = 0, w.shape[2]
     if facts.kernels == "gpu":
         w = TensorSpec((*w.shape[:2], 6, 6), layout="winograd")
         extra = w.nbytes(facts.block) if train else 0
     outs = [value.spec for value in node.outputs]
-    return extra + WinogradConv2d(pads).choices(facts, [x, w, None], outs)[0].workspace_bytes
+    return extra + WinogradConv2d(pads, taps=taps).choices(facts, [x, w, None], outs)[0].workspace_bytes
 
 
 def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
@@ -108,7 +109,7 @@ def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
     x, dy = node.inputs[:2]
     assert isinstance(layer, ConvGradW) and isinstance(x, Value) and isinstance(dy, Value)
     window, spec = layer.window, layer.spec
-    if _unfit(window, spec) or x.spec.layout == "plain":
+    if window.kernel != (3, 3) or spec.groups > 1 or _unfit(window, spec, facts) or x.spec.layout == "plain":
         return
     operations = gradient_operations(tile_count(dy.spec.shape), spec.shape[0], spec.shape[1], facts.block)
     direct = 9 * dy.spec.values // dy.spec.shape[1] * facts.block
@@ -119,25 +120,31 @@ def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
         node.layer = gradient if layer.step is None else gradient.stepping(layer.step)
 
 
-def _unfit(window: Any, spec: TensorSpec) -> bool:
-    """Whether it is no 3x3 filter at stride 1 over all channels."""
-    return (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1)) or spec.groups > 1
+def _unfit(window: Any, spec: TensorSpec, facts: DeviceFacts) -> bool:
+    """Whether there is no kernel: it is no square filter at stride 1, of whole blocks in each group."""
+    taps, groups = window.kernel[0], spec.groups
+    known = TAPS if facts.kernels == "cpu" else (3,)
+    if window.kernel != (taps, taps) or taps not in known or (window.stride, window.dilation) != ((1, 1), (1, 1)):
+        return True
+    whole = spec.shape[0] // groups % (2 * facts.block) == 0 and spec.shape[1] % facts.block == 0
+    return groups > 1 and not (whole and facts.kernels == "cpu")
 
 
-def _pads(node: Node) -> Pads | None:
-    """The padding of a 3x3 convolution at stride 1; None for any other node."""
+def _pads(node: Node, facts: DeviceFacts) -> Pads | None:
+    """The padding of a convolution that there is a kernel for; None for any other node."""
     layer = node.layer
     if not isinstance(layer, (Conv2d, ConvTranspose2d)):
         return None
     window, weight = layer.window, node.inputs[1]
     assert isinstance(weight, Value)
     plain = any(value.spec.layout == "plain" for value in node.reads)
-    if _unfit(window, weight.spec) or plain:
+    if _unfit(window, weight.spec, facts) or plain:
         return None
     pads: Pads = window.pads
     if isinstance(layer, ConvTranspose2d):
         (top, bottom), (left, right) = pads
-        pads = (2 - top, 2 - bottom), (2 - left, 2 - right)
+        most = window.kernel[0] - 1
+        pads = (most - top, most - bottom), (most - left, most - right)
     return pads if min(min(pads[0]), min(pads[1])) >= 0 else None
 
 
@@ -145,14 +152,15 @@ def _pays(node: Node, facts: DeviceFacts, images: int, train: bool) -> bool:
     """Whether the modelled time is enough below that of the direct method."""
     weight, y = node.inputs[1], node.outputs[0].spec
     assert isinstance(weight, Value)
-    k, c = weight.spec.shape[:2]
+    k, c, taps, _ = weight.spec.shape
     if min(k, c) < facts.block:
         return False
     shape = (images or y.shape[0], *y.shape[1:])
-    tiles = tile_count(shape)
+    tiles = tile_count(shape, taps)
     if facts.kernels == "cpu":
-        ways = winograd_ways(tiles, k, c, facts.block, facts.compute_units, facts.accumulators)
-        direct = 9 * math.prod(shape) // k * blocks(k, facts.block) * c / facts.compute_units
+        groups = weight.spec.groups
+        ways = winograd_ways(tiles, k, c * groups, taps, groups, facts.block, facts.compute_units, facts.accumulators)
+        direct = taps**2 * math.prod(shape) // k * blocks(k, facts.block) * c / facts.compute_units
         return bool(ways[0][0] < GAIN * direct)
     direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
