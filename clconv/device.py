@@ -51,7 +51,8 @@ class DeviceFacts:
         loop_limit: loop iterations after which a work-item's results are silently wrong; 0: no such limit.
         prefetches: its compiler has __builtin_prefetch.
         maps_files: it reads host memory in place, so that weights can stay in a mapped file.
-        joins: kernels of the processor class can be joined into one launch (joined.py).
+        joins: kernels of the processor class can be joined into one launch (joined.py), and are, unasked, where a
+            launch computes so many MFLOP or fewer in the mean; 0: they cannot.
         watches: waiting for it takes longer than looking whether it is done, where that is soon.
         has_local: local memory is memory of its own, not a part of global memory.
         shares_memory: the host may read and write buffers where they are (fine-grained shared memory).
@@ -79,7 +80,7 @@ class DeviceFacts:
     loop_limit: int
     prefetches: bool
     maps_files: bool
-    joins: bool
+    joins: int
     watches: bool
     max_alloc_bytes: int
     global_bytes: int
@@ -287,10 +288,11 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         maps_files=bool(ask("host_unified_memory", kind == "cpu"))
         and bool(values["maps_files"])
         and settings.get("CLCONV_MAP_WEIGHTS") != "0",
-        joins=bool(values["joins"])
-        and tuning.kernel_class(traits, forced) == "cpu"
+        joins=values["joins"]
+        if tuning.kernel_class(traits, forced) == "cpu"
         and str(ask("version", "")) >= "OpenCL 3"
-        and int(ask("atomic_memory_capabilities", 0)) & ORDERED_ATOMICS == ORDERED_ATOMICS,
+        and int(ask("atomic_memory_capabilities", 0)) & ORDERED_ATOMICS == ORDERED_ATOMICS
+        else 0,
         watches=bool(values["watches"]),
         max_alloc_bytes=int(ask("max_mem_alloc_size", 1 << 27)),
         global_bytes=int(ask("global_mem_size", 1 << 27)),

@@ -6,6 +6,7 @@ A `Session` owns the device memory of one network: what is persistent, and one a
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from .shapes import blocks
 from .storing import stored_parts
 
 SHORT_FLOPS = 1e7  # of a plan that takes some 50 us or less on the smallest of devices
+clock = time.perf_counter
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 
 
@@ -160,6 +162,7 @@ class Session:
             executable = self.prepare(plan)
             for name, value in plan.graph.inputs.items():
                 executable.inputs[name].write(checked(feeds, name, value), f"input {name}")
+            started = clock()
             executable.run()
             wanted = plan.graph.outputs if fetch is None else fetch
             results = {}
@@ -168,6 +171,7 @@ class Session:
                 stored = np.empty(shape, tensor.spec.dtype)
                 tensor.read(stored, f"output {name}")
                 results[name] = unpack(stored, tensor.spec, plan.facts.block)
+            executable.ran(clock() - started if results else None)
             assert self.allocator.live_bytes == self.planned_bytes, (
                 self.allocator.by_tag,
                 self.planned_bytes,
@@ -204,7 +208,7 @@ class Session:
                 tensors, nodes = self._record(plan, recorder)
                 joining = Joining(self.device, recorder.launches, plan.flops, self.allocator)
                 if joining.joined:
-                    recorder.launches = [joining.launch]
+                    recorder.launches = [joining.launch()]
                 keys = {program: ProgramKey(*program) for program in recorder.programs()}
                 built = build_programs(self.device, keys.values(), progress)
                 programs = {program: built[key] for program, key in keys.items()}
@@ -357,12 +361,15 @@ class _Executable:
         """Replays the recording; the first time launch by launch, as some drivers compile kernels only then."""
         if not self.fresh:
             self.recording.run(self.short and self.joining.joined)
-            self.recording = self.joining.ran() or self.recording
             return
         with shown(self.progress, "building kernels for this network") as tell:
             self.recording.run_stepwise(tell)
         self.joining.ran_first()
         self.fresh, self.progress = False, None
+
+    def ran(self, seconds: float | None) -> None:
+        """Notes a run that took so long, None where nothing waited for it."""
+        self.recording = self.joining.ran(self.recording, seconds)
 
     def join(self) -> None:
         """Joins the launches now, where a process has compiled that already."""

@@ -7,6 +7,8 @@ definitions and under names of its own; arguments lie in a table, as cl_kernel o
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 import mmap
 import re
@@ -44,14 +46,33 @@ def joinable(facts: DeviceFacts, launches: Sequence[Launch | Copy]) -> bool:
     """Whether the device can run launches as one: none is a copy, and no items work together."""
     if not facts.joins or not 2 <= len(launches) <= MOST_STEPS:
         return False
-    kinds = set()
     for launch in launches:
         if isinstance(launch, Copy) or math.prod(launch.local_size or (1,)) > 1:
             return False
         if not 0 < math.prod(launch.global_size) < 2**31:
             return False
-        kinds.add((launch.program, launch.kernel))
-    return len(kinds) <= MOST_KINDS
+    return len(kinds_of(launches)) <= MOST_KINDS
+
+
+def kinds_of(launches: Sequence[Launch | Copy]) -> list[Launch]:
+    """The first launch of each kernel with its definitions, in order."""
+    kinds: dict[object, Launch] = {}
+    for launch in launches:
+        assert isinstance(launch, Launch)
+        kinds.setdefault((launch.program, launch.kernel), launch)
+    return list(kinds.values())
+
+
+def summary(launches: Sequence[Launch]) -> str:
+    """What the source of a `JoinedLaunch` is made of, in a hundredth of its length and of the time to make it."""
+    slabs = {id(arg.slab) for launch in launches for arg in launch.args if isinstance(arg, Tensor)}
+    kinds = [f"{_hash(each.file)} {each.kernel} {each.defines}" for each in kinds_of(launches)]
+    return "\n".join([_hash("joined.cl"), f"{len(slabs)} slabs", *kinds])
+
+
+@functools.cache
+def _hash(file: str) -> str:
+    return hashlib.sha256(program.source(file).encode()).hexdigest()
 
 
 class JoinedLaunch(Launch):
@@ -61,20 +82,19 @@ class JoinedLaunch(Launch):
         launches: `joinable` ones. allocator: of their tensors.
 
     Attributes:
-        kinds: how many kernels with their definitions are inside. text: the source.
+        text: the source.
     """
 
-    __slots__ = ("kinds", "text")
+    __slots__ = ("text",)
 
     def __init__(self, facts: DeviceFacts, launches: Sequence[Launch], allocator: Allocator) -> None:
-        kinds: dict[object, tuple[int, Launch]] = {}
+        kinds = kinds_of(launches)
+        numbers = {(kind.program, kind.kernel): number for number, kind in enumerate(kinds)}
         slabs: dict[object, tuple[int, Tensor]] = {}
-        entries = []
-        for launch in launches:
-            kind, _ = kinds.setdefault((launch.program, launch.kernel), (len(kinds), launch))
-            entries.append(_entry(launch, kind, facts.compute_units, slabs))
-        self.kinds = len(kinds)
-        self.text = _text([launch for _, launch in kinds.values()], len(slabs))
+        entries = [
+            _entry(launch, numbers[launch.program, launch.kernel], facts.compute_units, slabs) for launch in launches
+        ]
+        self.text = _text(kinds, len(slabs))
         table = _host(_table(entries), allocator)
         shared = _host([0] * LINE * (facts.compute_units + 1), allocator)
         args = [*(tensor for _, tensor in slabs.values()), table, shared, len(entries)]

@@ -1,8 +1,9 @@
 """When the launches of a plan are joined: once it has run often, and a process beside has compiled the kernel.
 
 Nobody waits for that: until then every launch goes alone, and in a new process the kernel is there from the first
-run. The process beside ends with this one. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once, of larger
-networks, too: they are joined in later processes as well.
+run. The process beside ends with this one. A few runs of each kind are then compared, and where the one launch is
+slower, launches go alone for good. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once, of larger networks, too:
+they are joined in later processes as well.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
+import statistics
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 from . import device as devices
@@ -22,18 +26,30 @@ from ._core.executor import Recording
 from ._core.memory import Allocator
 from ._core.recorder import Copy, Launch, Recorder
 from .device import Device
-from .joined import JoinedLaunch, joinable
+from .joined import STANDARD, JoinedLaunch, joinable, summary
 from .program import ProgramKey
 
 OFTEN = 20  # runs of a plan
-MOST_FLOPS = 3e8  # of a launch, in the mean: a millisecond or so, of which waking threads is a hundredth
-# Kernels with their definitions. More take a compiler up to minutes, in which a machine of few processors is slower,
-# and it would be for a tenth to a quarter of the time: only where CLCONV_JOIN=1 asks for it, once.
-FEW_KINDS = 8
+TRIED = 8  # runs of each kind that are compared
+SLOWER = 1.05  # times the median of the others: less is noise
 CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"
 
 _children: dict[ProgramKey, subprocess.Popen[bytes]] = {}  # by what they compile; kept: what failed is not tried again
 _lock = threading.Lock()
+
+
+@dataclass
+class _Trial:
+    """Seconds of runs of the launches one by one, whose recording it keeps, and then as one."""
+
+    apart: list[float] = field(default_factory=list)
+    joined: list[float] = field(default_factory=list)
+    recording: Recording | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the one launch is clearly slower; its first run, in which drivers still compile, does not count."""
+        return statistics.median(self.joined[1:]) > SLOWER * statistics.median(self.apart)
 
 
 class Joining:
@@ -51,50 +67,84 @@ class Joining:
         self.device = device
         self.possible = mode != "0" and joinable(device.facts, launches)
         self.joined = False
+        self._trial: _Trial | None = None
         if self.possible:
             self.launches = [launch for launch in launches if isinstance(launch, Launch)]
-            self.launch = JoinedLaunch(device.facts, self.launches, allocator)
-            self._key = ProgramKey(*self.launch.program)
-            self._pays = flops < MOST_FLOPS * len(launches) and self.launch.kinds <= FEW_KINDS
+            self._allocator = allocator
+            # Not by its source, which is made only where it is wanted.
+            self._note = ProgramKey("joined.cl", (), summary(self.launches), STANDARD)
+            self._lost = replace(self._note, defines=(("SLOWER", "1"),))
+            self._pays = flops < device.facts.joins * 1e6 * len(launches)
             self._runs = 0
-            self.joined = mode == "1" or program.kept(device, self._key)
+            self.possible = mode == "1" or not program.kept(device, self._lost)
+            self.joined = mode == "1" or (self.possible and program.kept(device, self._note))
+
+    def launch(self) -> JoinedLaunch:
+        """The one launch, which takes some milliseconds to make."""
+        return JoinedLaunch(self.device.facts, self.launches, self._allocator)
 
     def ran_first(self) -> None:
         """Notes that the kernel, where it is one, has been compiled to the end, as it has with its first run."""
         if self.joined:
-            program.keep(self.device, self._key)
+            program.keep(self.device, self._note)
 
-    def ran(self) -> Recording | None:
-        """Notes a run; the recording to use from now on, where it is another one."""
-        if self.joined or not self.possible or not self._pays:
-            return None
-        self._runs += 1
-        return self._recording() if self._runs >= OFTEN and self._compiled() else None
+    def ran(self, recording: Recording, seconds: float | None) -> Recording:
+        """Notes a run of a recording and how long it took, None where nothing waited for it; what to replay next."""
+        if self._trial is not None:
+            return self._tried(self._trial, recording, seconds)
+        if not self.joined and self.possible and self._pays:
+            self._runs += 1
+            if self._runs >= OFTEN and self._compiled():
+                self._trial = _Trial()
+        return recording
+
+    def _tried(self, trial: _Trial, recording: Recording, seconds: float | None) -> Recording:
+        """The next run of a trial; without times the launches are joined untried."""
+        if not self.joined:
+            if seconds is not None:
+                trial.apart.append(seconds)
+            if seconds is None or len(trial.apart) == TRIED:
+                trial.recording = recording
+                return self._joined()
+            return recording
+        if seconds is not None:
+            trial.joined.append(seconds)
+        if seconds is not None and len(trial.joined) <= TRIED:
+            return recording
+        self._trial = None
+        if seconds is None or not trial.apart or not trial.lost:
+            return recording
+        program.keep(self.device, self._lost)
+        self.possible = self.joined = False
+        assert trial.recording is not None
+        return trial.recording
 
     def join(self) -> Recording | None:
         """The recording of the one launch, where the kernel is there already and not in use yet."""
-        there = self.possible and not self.joined and program.kept(self.device, self._key)
-        return self._recording() if there else None
+        there = self.possible and not self.joined and program.kept(self.device, self._note)
+        if there:
+            self._trial = None
+        return self._joined() if there else None
 
     def apart(self) -> Recording:
         """A recording of the launches one by one."""
         return _recorded(self.device, self.launches)
 
-    def _recording(self) -> Recording:
+    def _joined(self) -> Recording:
         self.joined = True
-        return _recorded(self.device, [self.launch])
+        return _recorded(self.device, [self.launch()])
 
     def _compiled(self) -> bool:
         """Whether the kernel is there; starts a process that compiles it, one at a time."""
         with _lock:
-            child = _children.get(self._key)
-            if child is None and not program.kept(self.device, self._key):
+            child = _children.get(self._note)
+            if child is None and not program.kept(self.device, self._note):
                 if all(each.poll() is not None for each in _children.values()):
                     self._start()
                 return False
             if child is not None and child.poll() is None:
                 return False
-            self.possible = program.kept(self.device, self._key)
+            self.possible = program.kept(self.device, self._note)
             return self.possible
 
     def _start(self) -> None:
@@ -103,16 +153,19 @@ class Joining:
             return
         script = CHILD.format(path=list(sys.path))
         index = int(self.device.key.split(":")[1])
-        message = pickle.dumps((self.device.facts.identity, index, self._key))
+        key = ProgramKey(*self.launch().program)
+        message = pickle.dumps((self.device.facts.identity, index, key, self._note))
         try:
+            # In the same session: Linux shares processors out by session first, and only then by priority, so that
+            # the process would take half of them in one of its own, idle priority or not.
             child = subprocess.Popen(
                 [sys.executable or "python3", "-c", script],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except OSError:
             self.possible = False
             return
-        _children[self._key] = child
+        _children[self._note] = child
         assert child.stdin is not None
         threading.Thread(target=_tell, args=(child.stdin, message), daemon=True).start()
 
@@ -134,16 +187,18 @@ def _recorded(device: Device, launches: Sequence[Launch]) -> Recording:
 
 def serve(stream: IO[bytes]) -> None:
     """In a process of its own: compiles what the stream names, to the end, and notes that it is kept."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, with which this process ends
     if hasattr(os, "SCHED_IDLE"):  # compiling takes up to a minute: only of what nobody else wants of the processor
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     elif hasattr(os, "nice"):
         os.nice(19)
-    identity, index, key = pickle.load(stream)
+    identity, index, key, note = pickle.load(stream)
     threading.Thread(target=_end_with, args=(stream,), daemon=True).start()
     listed = devices.devices(probe=False)
     found = [info for info in listed if info.facts.identity == identity and info.key.endswith(f":{index}")]
     device = devices.open_device(found[0])
     compile_joined(device, key)
+    program.keep(device, note)
 
 
 def _end_with(stream: IO[bytes]) -> None:
@@ -165,4 +220,3 @@ def compile_joined(device: Device, key: ProgramKey) -> None:
     kernel.set_arg(kernel.num_args - 1, np.int32(0))
     cl.enqueue_nd_range_kernel(device.queue, kernel, (device.facts.compute_units,), (1,))
     device.queue.finish()
-    program.keep(device, key)

@@ -55,7 +55,8 @@ class Row:
 #                compiling all its kernels once more
 # prefetches     1: its compiler has __builtin_prefetch, and makes an instruction of it
 # maps_files     0: its driver copies host memory that a buffer is made of, even where both are one memory
-# joins          0: the kernels of a plan are never joined into one launch, even where the device has what that needs
+# joins          MFLOP of a launch, in the mean, up to which a plan's are joined into one unasked where the device has what
+#                that needs: so few that waking its threads for each takes more than a hundredth; 0: never
 # watches        1: its driver lets a thread sleep at once that waits for it, longer than a small network takes
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
 DEVICE_ROWS = (
@@ -74,9 +75,9 @@ DEVICE_ROWS = (
         }
     ),
     Row({"keeps_programs": 0, "prefetches": 0}),
-    Row({"block": 8, "work_group": 1, "workers": 1, "joins": 1}, kind="cpu"),
+    Row({"block": 8, "work_group": 1, "workers": 1, "joins": 300}, kind="cpu"),
     Row({"block": 16}, kind="cpu", least_lanes=16),
-    Row({"rank": 0, "prefetches": 1}, kind="cpu", platform="intel(r) opencl"),
+    Row({"rank": 0, "prefetches": 1, "joins": 10}, kind="cpu", platform="intel(r) opencl"),
     Row({"rank": 10, "prefetches": 1}, kind="cpu", platform="portable computing language"),
     Row({"keeps_programs": 1, "watches": 1}, platform="portable computing language"),
     Row({"rank": 60}, kind="gpu", platform="portable computing language"),
