@@ -33,7 +33,7 @@ def counted(layer: ctypes.CDLL, name: str) -> int:
 def noted(layer: ctypes.CDLL, net: cc.Net, mode: str) -> dict[str, int]:
     """What the layer counted, and what the network says about the same run."""
     usage = next(usage for usage in net.usages if usage.mode == mode)
-    names = ("live", "peak", "mapped", "calls")
+    names = ("live", "peak", "mapped", "calls", "kernels")
     found = {name: counted(layer, name) for name in names}
     own = {"planned": usage.planned_bytes, "measured": usage.measured_bytes}
     return {**found, **own, "own_mapped": usage.by_tag.get("mapped", 0)}

@@ -1,4 +1,4 @@
-/* memory_layer.c -- an OpenCL layer that counts memory: what a program takes, seen from outside it.
+/* memory_layer.c -- an OpenCL layer that counts memory and kernel objects: what a program takes, seen from outside it.
  *
  * The loader calls it for every function in front of the driver (OPENCL_LAYERS names the library). Buffers count with
  * their size, and shared virtual memory; a buffer over memory that was counted already does not count again. A buffer
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CREATE_BUFFER = 14, RELEASE_MEM = 18, MEM_INFO = 20, CREATE_IMAGE_2D = 15, CREATE_IMAGE_3D = 16,
+enum { CREATE_KERNEL = 34, CREATE_BUFFER = 14, RELEASE_MEM = 18, MEM_INFO = 20, CREATE_IMAGE_2D = 15, CREATE_IMAGE_3D = 16,
        CREATE_IMAGE = 96, SVM_ALLOC = 126, SVM_FREE = 127, CREATE_BUFFER_WITH_PROPERTIES = 145, ENTRIES = 148 };
 enum { USE_HOST_POINTER = 1 << 3, REFERENCE_COUNT = 0x1105, LAYER_API_VERSION = 0x4240, LAYER_NAME = 0x4241,
        MOST = 4096 };
@@ -23,13 +23,14 @@ static void *table[ENTRIES];
 static void *const *driver;
 static Entry entries[MOST];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static size_t live, peak, mapped, calls;
+static size_t live, peak, mapped, calls, kernels;
 
 size_t counted_live(void) { return live; }
 size_t counted_peak(void) { return peak; }
 size_t counted_mapped(void) { return mapped; }
 size_t counted_calls(void) { return calls; }
-void counted_reset(void) { peak = live; calls = 0; }
+size_t counted_kernels(void) { return kernels; }
+void counted_reset(void) { peak = live; calls = kernels = 0; }
 
 /* Whether an address lies in a file that is mapped. */
 static int in_file(const void *address)
@@ -114,6 +115,15 @@ static int32_t release(void *memory)
     return next(memory);
 }
 
+static void *create_kernel(void *program, const char *name, int32_t *status)
+{
+    void *(*next)(void *, const char *, int32_t *) = driver[CREATE_KERNEL];
+    pthread_mutex_lock(&lock);
+    kernels++;
+    pthread_mutex_unlock(&lock);
+    return next(program, name, status);
+}
+
 static void *svm_alloc(void *context, uint64_t flags, size_t size, unsigned alignment)
 {
     void *(*next)(void *, uint64_t, size_t, unsigned) = driver[SVM_ALLOC];
@@ -149,6 +159,7 @@ int32_t clInitLayer(uint32_t count, void *const *target, uint32_t *count_ret, vo
 {
     driver = target;
     memcpy(table, target, sizeof(void *) * (count < ENTRIES ? count : ENTRIES));
+    table[CREATE_KERNEL] = create_kernel;
     table[CREATE_BUFFER] = create_buffer;
     table[RELEASE_MEM] = release;
     table[SVM_ALLOC] = svm_alloc;
