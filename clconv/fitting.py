@@ -19,6 +19,7 @@ from .planner import ALIGN, Found, Search, format_bytes
 from .planner.prices import fitting_offer, offers
 from .planner.steps import Choose
 from .pricing import price_told
+from .recent import Recent
 from .shapes import TensorSpec
 
 PART_BYTES = (8 << 20, 2 << 20, 512 << 10, 128 << 10)  # of streamed weights at a time, what is tried in order
@@ -26,6 +27,7 @@ SMALL_BYTES = 32 << 10  # weights below stay on the device
 # The arena can be larger than what is alive: the search is repeated with less, a few times by what it was too large,
 # then by twentieths.
 ATTEMPTS, LESS = 4, 0.95
+MOST_PLANS = 16  # of each kind that are kept, a megabyte or two each; as many as a session records
 
 
 def in_rooms(facts: DeviceFacts, rooms: Mapping[Node, int]) -> Choose:
@@ -52,8 +54,10 @@ class Fitting:
         self.facts = facts
         self._make = graphs
         self._graphs: dict[int, Graph] = {}
-        self._plans: dict[object, Plan] = {}
-        self._found: dict[object, tuple[float, Plan]] = {}
+        self._wholes: dict[tuple[int, bool], Plan] = {}
+        self._smallest: dict[bool, Plan] = {}
+        self._streaming: Recent[tuple[int, int, int], Plan] = Recent(MOST_PLANS)
+        self._found: Recent[tuple[int, int], tuple[float, Plan] | None] = Recent(MOST_PLANS)
         self._searches: dict[int, Search] = {}
 
     def plan(self, budget: int | None, *, exact: bool = False, who: str = "net", hint: Callable[[], str] = str) -> Plan:
@@ -131,16 +135,15 @@ class Fitting:
 
     def smallest(self, *, exact: bool = False) -> Plan:
         """The plan with the smallest peak that is known: less is refused."""
-        key = ("smallest", exact)
-        if key not in self._plans:
+        if exact not in self._smallest:
             found = {variant: self._search(variant).least() for variant in self._variants(exact)}
             plans = [self._in_strips(variant, replace(least, rooms={})) for variant, least in found.items()]
             plan = min(plans, key=lambda each: each.peak_bytes)
             # Packed otherwise, a little less may do.
             while (less := self._cheapest(plan.peak_bytes - ALIGN, exact)) is not None:
                 plan = less
-            self._plans[key] = plan
-        return self._plans[key]
+            self._smallest[exact] = plan
+        return self._smallest[exact]
 
     def _graph(self, variant: int) -> Graph:
         if variant not in self._graphs:
@@ -154,13 +157,13 @@ class Fitting:
 
     def _whole(self, variant: int, mapped: bool) -> Plan | None:
         """The plan with all weights on the device, or all mapped; None where some are larger than an allocation."""
-        key = ("whole", variant, mapped)
-        if key not in self._plans:
+        key = variant, mapped
+        if key not in self._wholes:
             try:
-                self._plans[key] = make_plan(self._graph(variant), self.facts, mapped=mapped)
+                self._wholes[key] = make_plan(self._graph(variant), self.facts, mapped=mapped)
             except OutOfMemoryError:
                 return None
-        return self._plans[key]
+        return self._wholes[key]
 
     def _weights(self, variant: int) -> list[Value]:
         """Weights worth streaming, the largest first."""
@@ -174,11 +177,10 @@ class Fitting:
         for part in (size for size in PART_BYTES if size <= self.facts.max_alloc_bytes):
 
             def plan(count: int, part: int = part) -> Plan:
-                key = ("streamed", variant, part, count)
-                if key not in self._plans:
-                    streams = dict.fromkeys(weights[:count], part)
-                    self._plans[key] = make_plan(self._graph(variant), self.facts, streams=streams)
-                return self._plans[key]
+                streams = dict.fromkeys(weights[:count], part)
+                return self._streaming.get(
+                    (variant, part, count), lambda: make_plan(self._graph(variant), self.facts, streams=streams)
+                )
 
             low, high = len(weights) if every else 1, len(weights)
             if not weights or plan(high).peak_bytes > limit:
@@ -203,9 +205,9 @@ class Fitting:
 
     def _strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
         """The cheapest plan that fits, with layers in strips where it must, and its price; None where none fits."""
-        key = ("strips", variant, limit)
-        if key in self._found:
-            return self._found[key]
+        return self._found.get((variant, limit), lambda: self._cheapest_strips(variant, limit))
+
+    def _cheapest_strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
         room = limit - self._held(variant)
         aim = room
         attempts = 0
@@ -215,8 +217,7 @@ class Fitting:
                 return None
             plan = self._in_strips(variant, found)
             if plan.peak_bytes <= limit:
-                self._found[key] = found.price, plan
-                return self._found[key]
+                return found.price, plan
             attempts += 1
             aim -= plan.arena.nbytes - room
             if attempts >= ATTEMPTS:

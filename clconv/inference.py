@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -19,6 +18,7 @@ from .nn.network import Network
 from .packing import Array
 from .passes import FEATURES
 from .plan import Plan
+from .recent import Recent
 from .relay import batch_of, batch_price, chained, largest
 from .spilling import Fittings
 from .terms import DEFAULT, Terms
@@ -41,8 +41,8 @@ class Inference:
     def __init__(self, network: Network, device: Device) -> None:
         self.network = network
         self.device = device
-        self._fittings: OrderedDict[tuple[object, ...], Fittings] = OrderedDict()
-        self._runs: OrderedDict[tuple[object, ...], tuple[int, Plan]] = OrderedDict()
+        self._fittings: Recent[tuple[object, ...], Fittings] = Recent(engine.MAX_PLANS)
+        self._runs: Recent[tuple[object, ...], tuple[int, Plan]] = Recent(engine.MAX_PLANS)
         self._session: Session | None = None
         self._loaded: tuple[object, ...] = ()
         self._opened: Plan | None = None
@@ -97,12 +97,10 @@ class Inference:
             ways = [functools.partial(graph, share, spilled, storage) for share in FAST_ROWS]
             return Fitting(ways, self.device.facts)
 
-        if key not in self._fittings:
-            self._fittings[key] = Fittings(fitting, lambda: len(passes.idle(graph(None), self.device.facts.block)))
-            while len(self._fittings) > engine.MAX_PLANS:
-                self._fittings.popitem(last=False)
-        self._fittings.move_to_end(key)
-        return self._fittings[key]
+        def idle() -> int:
+            return len(passes.idle(graph(None), self.device.facts.block))
+
+        return self._fittings.get(key, lambda: Fittings(fitting, idle))
 
     def runs(
         self,
@@ -125,12 +123,8 @@ class Inference:
             raise ArgumentError(f"batch_size {wanted!r} is not a number of images from 1 on")
         network = network or self.network
         key = (count, wanted, budget, what, network.input_shape, terms)
-        if key not in self._runs:
-            self._runs[key] = self._search(count, wanted or DEFAULT_BATCH, budget, what, network, terms)
-            while len(self._runs) > engine.MAX_PLANS:
-                self._runs.popitem(last=False)
-        self._runs.move_to_end(key)
-        return self._runs[key]
+        most = wanted or DEFAULT_BATCH
+        return self._runs.get(key, lambda: self._search(count, most, budget, what, network, terms))
 
     def _search(
         self, count: int, most: int, budget: int | None, what: str, network: Network, terms: Terms

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # Top level modules of clconv by floor; a module imports only from its own floor upwards in this list.
 FLOORS = [
     ["errors"],
-    ["files", "settings", "shapes", "tables", "terms"],
+    ["files", "recent", "settings", "shapes", "tables", "terms"],
     ["tuning", "packing", "tuned"],
     ["probe"],
     ["drivers"],

@@ -12,9 +12,11 @@ from ..graph import Graph
 from ..nn.network import Network
 from ..plan import Plan, make_plan
 from ..planner import ALIGN, format_bytes
+from ..recent import Recent
 from .optimizers import Optimizer
 from .step import evaluation_graph, training_graph
 
+MOST_PLANS = 32  # that are kept, a few megabytes each; a search for a budget makes up to 20
 PER_PART = "per_micro_batch"  # what users write to let batch normalisation take the statistics of each part
 
 
@@ -70,7 +72,7 @@ class StepPlans:
         self.facts = facts
         self.loss = loss
         self.optimizer = optimizer
-        self._plans: dict[tuple[object, ...], Plan] = {}
+        self._plans: Recent[tuple[object, ...], Plan] = Recent(MOST_PLANS)
 
     def train(self, method: Method, images: int, batch: int, summed: bool) -> Plan:
         """The plan of a part of `images` images of a step on `batch` images.
@@ -79,21 +81,23 @@ class StepPlans:
             summed: gradients of several parts are gathered (in all plans of a trainer, or in none).
         """
         key = "train", replace(method, images=None, test_images=None), images, batch, summed
-        if key not in self._plans:
-            graph = training_graph(
-                self.network, images, self.loss, self.optimizer, method.cuts, batch, summed, self.facts
-            )
-            self._plans[key] = self._planned(graph, method)
-        return self._plans[key]
+
+        def made() -> Plan:
+            cuts = method.cuts
+            graph = training_graph(self.network, images, self.loss, self.optimizer, cuts, batch, summed, self.facts)
+            return self._planned(graph, method)
+
+        return self._plans.get(key, made)
 
     def test(self, method: Method, images: int) -> Plan:
         """The plan of an evaluation of `images` images."""
-        key = "test", method.scratch, images
-        if key not in self._plans:
+
+        def made() -> Plan:
             graph = evaluation_graph(self.network, images, self.loss, self.facts)
             passes.for_inference(graph, self.facts.block, fold=False)
-            self._plans[key] = self._planned(graph, method)
-        return self._plans[key]
+            return self._planned(graph, method)
+
+        return self._plans.get(("test", method.scratch, images), made)
 
     def _planned(self, graph: Graph, method: Method) -> Plan:
         if method.scratch != 0:
