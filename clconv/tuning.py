@@ -55,8 +55,8 @@ class Row:
 #                compiling all its kernels once more
 # prefetches     1: its compiler has __builtin_prefetch, and makes an instruction of it
 # maps_files     0: its driver copies host memory that a buffer is made of, even where both are one memory
-# joins          MFLOP of a launch, in the mean, up to which a plan's are joined into one unasked where the device has what
-#                that needs: so few that waking its threads for each takes more than a hundredth; 0: never
+# joins          MFLOP of a launch, in the mean, up to which a plan's are joined into one unasked where the device can:
+#                so few that waking its threads for each takes more than a hundredth; 0: never
 # watches        1: its driver lets a thread sleep at once that waits for it, longer than a small network takes
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
 DEVICE_ROWS = (
