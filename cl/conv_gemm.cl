@@ -15,11 +15,13 @@
 //           TB  output blocks per item (default 2, at most 4; TM*TB accumulators)
 //           KD  pairs of tap and input block per step (default 2)
 //           LOCAL  1 needs 8*KD*B*(BM + NT*TB*B + 4 + B) bytes of local memory (default 1)
+//           SUBGROUP  with LOCAL 0: items of a subgroup, which share weights where it divides MT (default 0)
 //           LINEAR  neighbours load along the channels, not along the pixels: images of one pixel (default 0)
 //           POINTWISE  one tap (default 0)
 //           CHUNKED  1: an item sums all chunks itself, in their order (default 0: the chunk of its group)
 // Order     each output sums over blocks of c, r, s, c, in chunks that depend on the layer's shape alone: the same bits
-//           for every tile, with and without local memory, in one pass or two. Taps outside the image add w * 0.
+//           for every tile, with local memory, with subgroups or without, in one pass or two. Taps outside the image add
+//           w * 0.
 
 #include "gemm.h"
 
@@ -106,24 +108,19 @@ typedef union {
     real lane[TM];
 } Pixels;
 
-// Where a pixel's first tap lies in x; image -1: no pixel.
-typedef struct {
-    int image, row, col;
-} Place;
+// Without local memory: the weights of an item's output blocks for input channel c of a tap.
+#define OWN_WEIGHT(j, c) FILTER_ROW(min(kb0 + (j) * NT + n_item, kb_end - 1), TAP_ROW(at) + (c))
+#if SUBGROUP
+#define SHARED (TB * B) // vectors of weights for a tap and input block
+#define LOADERS (SUBGROUP < SHARED ? SUBGROUP : SHARED)
+#define WEIGHT(j, c) \
+    (shares ? BROADCAST(loaded[((j) * B + (c)) / LOADERS], ((j) * B + (c)) % LOADERS) : OWN_WEIGHT(j, c))
+#else
+#define WEIGHT(j, c) OWN_WEIGHT(j, c)
+#endif
 
 #define MULTIPLY_ADD(j, i) acc[i][j] = fma((VF)(pixels.lane[i]), weight[j], acc[i][j]);
 #define MULTIPLY(i, a) REPEAT_4(TB, MULTIPLY_ADD, i)
-
-static inline Place place_of(int pixel, int batch, int rows, int cols, int row_scale, int col_scale, int row_shift,
-                             int col_shift)
-{
-    const Digits at = digits_of(pixel, rows, cols);
-    Place place;
-    place.image = at.high < batch ? at.high : -1;
-    place.row = at.mid * row_scale + row_shift;
-    place.col = at.low * col_scale + col_shift;
-    return place;
-}
 
 #define PLACE_OF(pixel) place_of(m0 + (pixel), batch, rows, cols, row_scale, col_scale, row_shift, col_shift)
 
@@ -135,7 +132,7 @@ static inline Place place_of(int pixel, int batch, int rows, int cols, int row_s
                        ((place).row + (at).mid * row_step) * w_in + (place).col + (at).low * col_step)         \
          : (VF)(0))
 
-__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void conv_gemm(
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) SUBGROUPED void conv_gemm(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
     int batch, int c_total, int h_in, int w_in, int k_total, int group_blocks, int group_tiles, int filter_depth,
     int filter_taps, int rows, int cols,
@@ -143,7 +140,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void conv_gemm(
     int tap_first, int tap_row, int tap_col, int out_first, int out_row, int out_col, int length,
     int chunk_length, int chunks, int activation, float slope)
 {
-    const int item = get_local_id(0), m_item = item % MT, n_item = item / MT, m0 = get_group_id(0) * BM;
+    const int item = ITEM, m_item = item % MT, n_item = item / MT, m0 = get_group_id(0) * BM;
     const int group = get_group_id(1) / group_tiles, kb_end = (group + 1) * group_blocks;
     const int kb0 = group * group_blocks + (int)get_group_id(1) % group_tiles * BN, cb0 = group * filter_depth;
     const int filter_rows = filter_depth * filter_taps * B;
@@ -224,17 +221,27 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void conv_gemm(
         Place place[TM];
         UNROLL for (int i = 0; i < TM; i++)
             place[i] = PLACE_OF(PIXEL_OF(i));
+#if SUBGROUP
+        const bool shares = SUBGROUP_SHARES(MT, LOADERS);
+#endif
         for (int kd = first; kd < last; kd++) {
             Lanes block[TM];
             UNROLL for (int i = 0; i < TM; i++)
                 block[i].vector = READ_X(place[i], at);
+#if SUBGROUP
+            VF loaded[SHARED / LOADERS];
+            UNROLL for (int l = 0; l < SHARED / LOADERS; l++) {
+                const int vector = l * LOADERS + LANE % LOADERS;
+                loaded[l] = OWN_WEIGHT(vector / B, vector % B);
+            }
+#endif
             UNROLL for (int c = 0; c < B; c++) {
                 Pixels pixels;
                 VF weight[TB];
                 UNROLL for (int i = 0; i < TM; i++)
                     pixels.lane[i] = block[i].lane[c];
                 UNROLL for (int j = 0; j < TB; j++)
-                    weight[j] = FILTER_ROW(min(kb0 + j * NT + n_item, kb_end - 1), TAP_ROW(at) + c);
+                    weight[j] = WEIGHT(j, c);
                 REPEAT(TM, MULTIPLY, 0)
             }
             at = advanced(at, one, TAPS_H, TAPS_W);

@@ -55,6 +55,7 @@ class DeviceFacts:
             launch computes so many MFLOP or fewer in the mean; 0: they cannot.
         watches: waiting for it takes longer than looking whether it is done, where that is soon.
         has_local: local memory is memory of its own, not a part of global memory.
+        subgroup: work-items of its subgroups, as it says; 0: none that kernels could use.
         shares_memory: the host may read and write buffers where they are (fine-grained shared memory).
         base_align_bytes: alignment of a buffer's start.
     """
@@ -90,6 +91,7 @@ class DeviceFacts:
     max_work_group: int
     base_align_bytes: int
     extensions: frozenset[str]
+    subgroup: int = 0
 
     @property
     def identity(self) -> str:
@@ -302,6 +304,7 @@ def read_facts(platform: Any, cl_device: Any) -> DeviceFacts:
         max_work_group=int(ask("max_work_group_size", 1)),
         base_align_bytes=max(1, int(ask("mem_base_addr_align", 1024)) // 8),
         extensions=frozenset(str(ask("extensions", "")).split()),
+        subgroup=drivers.subgroup(cl_device),
     )
 
 

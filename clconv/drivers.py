@@ -24,6 +24,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from . import settings
 from .errors import NoDeviceError
@@ -156,6 +157,35 @@ def _is_loaded(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+SUBGROUP_SIZES = 0x4108  # CL_DEVICE_SUB_GROUP_SIZES_INTEL, which PyOpenCL does not know
+LEAST_SUBGROUP, MOST_SUBGROUP = 8, 64
+
+
+def subgroup(cl_device: Any) -> int:
+    """How many work-items a PyOpenCL device's subgroups have, a power of two: of several sizes the smallest that is
+    worth it, else what the device says of groups. 0: it has no subgroups, or small ones only.
+    """
+    extensions = _told(cl_device, "extensions", "").split()
+    if not {"cl_khr_subgroups", "cl_intel_subgroups"} & {*extensions} and not _told(cl_device, "max_num_sub_groups", 0):
+        return 0
+    sizes = [_told(cl_device, "preferred_work_group_size_multiple", 0)]
+    if "cl_intel_required_subgroup_size" in extensions:
+        array, nbytes = (ctypes.c_size_t * 16)(), ctypes.c_size_t()
+        query = ctypes.CDLL(opencl()._cl.__file__).clGetDeviceInfo
+        query.argtypes = [ctypes.c_void_p, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
+        status = query(cl_device.int_ptr, SUBGROUP_SIZES, ctypes.sizeof(array), array, ctypes.byref(nbytes))
+        sizes = array[: nbytes.value // ctypes.sizeof(ctypes.c_size_t)] if status == 0 else []
+    size = min((size for size in sizes if size >= LEAST_SUBGROUP), default=0)
+    return min(MOST_SUBGROUP, 1 << size.bit_length() - 1) if size else 0
+
+
+def _told(cl_device: Any, name: str, otherwise: Any) -> Any:
+    try:
+        return getattr(cl_device, name)
+    except Exception:  # older devices do not know the question
+        return otherwise
 
 
 def _late_note(added: dict[KnownDriver, Path]) -> str:

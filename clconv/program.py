@@ -103,7 +103,13 @@ def options(device: Device, key: ProgramKey) -> tuple[str, ...]:
     assert not any(re.search(r"\s", name + value) for name, value in key.defines), key
     written_out = (("WRITE_OUT", "1"),) if device.facts.loop_limit else ()
     defines = (("B", str(device.facts.block)), *written_out, *key.defines)
-    return (f"-cl-std={key.standard}", *(f"-D{name}={value}" for name, value in defines))
+    standard = _subgroup_standard(device) if "SUBGROUP" in dict(key.defines) else key.standard
+    return (f"-cl-std={standard}", *(f"-D{name}={value}" for name, value in defines))
+
+
+def _subgroup_standard(device: Device) -> str:
+    """The OpenCL C that has a device's functions of subgroups: they came with version 2, and were optional in 3."""
+    return "CL3.0" if device.cl_device.version >= "OpenCL 3" else "CL2.0"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from clconv._core.layer import Choice, looped, output_args, piece_args, residual
 
 # Work-items per side MT x NT, pixels and output channels per item. Few, so that networks share programs.
 _SHAPES = ((16, 16, 8, 8), (16, 8, 8, 8), (8, 16, 8, 8), (8, 8, 8, 8), (8, 8, 4, 8), (8, 8, 4, 4))
+_SUBGROUP_SHAPES = (4, 16), (4, 8)  # pixels and output channels per item where subgroups share weights
+_SUBGROUP_ITEMS = 64  # of a work-group then
 _ROWS = 8  # input channels of a tap per step: as many as local memory hides the loads of
 _LANES = 128  # multiply-adds that a compute unit starts per cycle, about
 _LAUNCH_CYCLES = 5000  # of a second pass
@@ -112,22 +114,41 @@ def _conv_product(facts, w, y, stride):
 def gemm_choices(facts, product, split=True):
     """Ways to compute a product, best first by a model of their time; none where the device has no room for a tile."""
     found = []
+    for tiles, kind, late in _ways(facts, product):
+        for parts in {1, product.chunks if split else 1}:
+            name = kind + (" split" if parts > 1 else "")
+            work = parts * product.part_bytes() if parts > 1 else 0
+            price = _price(facts, product, tiles, parts)
+            place = late, bool(facts.loop_limit) and parts == 1, price
+            found.append((place, Choice(name, (*tiles.items(), ("parts", parts)), work)))
+    return [choice for _, choice in sorted(found, key=lambda item: item[0])]
+
+
+def _ways(facts, product):
+    """Tiles that the device has room for: (definitions, name, how late they come). Local memory comes first where it is
+    memory of its own, else what subgroups share, then registers alone.
+    """
     for mt, nt, tm, channels in _SHAPES:
         tb = min(4, max(1, channels // facts.block))
-        for local in (1, 0):
-            kd = max(1, _ROWS // facts.block) * (2 if product.linear else 1)
-            tiles = {"MT": mt, "NT": nt, "TM": tm, "TB": tb, "KD": kd, "LOCAL": local}
-            fits = mt * nt <= facts.max_work_group and tm * tb <= facts.accumulators
-            # Without local memory an item has all places of its pixels in registers: fewer pixels.
-            if not fits or (local and _local_bytes(tiles, facts.block) > facts.local_bytes) or (not local and tm > 4):
-                continue
-            for parts in {1, product.chunks if split else 1}:
-                name = ("gemm" if local else "gemm in registers") + (" split" if parts > 1 else "")
-                work = parts * product.part_bytes() if parts > 1 else 0
-                late = (local != facts.has_local, bool(facts.loop_limit) and parts == 1)
-                price = _price(facts, product, tiles, parts)
-                found.append(((*late, price), Choice(name, (*tiles.items(), ("parts", parts)), work)))
-    return [choice for _, choice in sorted(found, key=lambda item: item[0])]
+        kd = max(1, _ROWS // facts.block) * (2 if product.linear else 1)
+        tiles = {"MT": mt, "NT": nt, "TM": tm, "TB": tb, "KD": kd}
+        if not _fits(facts, tiles):
+            continue
+        if _local_bytes(tiles, facts.block) <= facts.local_bytes:
+            yield {**tiles, "LOCAL": 1}, "gemm", 0 if facts.has_local else 3
+        # Without local memory an item has all places of its pixels in registers: fewer pixels.
+        if tm <= 4:
+            yield {**tiles, "LOCAL": 0}, "gemm in registers", 2
+    for tm, channels in _SUBGROUP_SHAPES if facts.subgroup else ():
+        mt, tb = min(_SUBGROUP_ITEMS, max(16, facts.subgroup)), min(4, max(1, channels // facts.block))
+        tiles = {"MT": mt, "NT": _SUBGROUP_ITEMS // mt, "TM": tm, "TB": tb, "KD": 1, "LOCAL": 0}
+        if _fits(facts, tiles):
+            yield {**tiles, "SUBGROUP": facts.subgroup}, "gemm in subgroups", 1
+
+
+def _fits(facts, tiles):
+    """Whether a device has the work-items and registers of a tile."""
+    return tiles["MT"] * tiles["NT"] <= facts.max_work_group and tiles["TM"] * tiles["TB"] <= facts.accumulators
 
 
 def conv_choices(facts, w, y, stride=(1, 1)):
@@ -218,7 +239,10 @@ def _iterations(tiles, block, length):
     """Loop iterations of an item for one chunk, those of unrolled loops included."""
     tm, tb, rows = tiles["TM"], tiles["TB"], tiles["KD"] * block
     if not tiles["LOCAL"]:
-        return looped(length, looped(tm) + looped(block, looped(tm) + looped(tb))) + looped(tm, looped(tb))
+        size = tiles.get("SUBGROUP", 0)
+        passed_on = looped(block) if size else 0
+        loads = looped(tm) + (looped(-(-tb * block // size)) if size else 0)
+        return looped(length, loads + looped(block, looped(tm) + looped(tb, passed_on))) + looped(tm, looped(tb))
     x_loads, w_loads = -(-tm * tiles["KD"] // tiles["NT"]), -(-tb * rows // tiles["MT"])
     moves = looped(x_loads) + looped(x_loads, looped(block)) + 2 * looped(w_loads)
     per_round = moves + looped(rows, looped(tm // 4) + looped(tb))

@@ -219,3 +219,19 @@ def test_registration_of_many_processes_at_once(machine) -> None:
     folder, written = answer.split()
     assert written == str(library)
     assert [path.name for path in (machine.cache / "icd").iterdir()] == [Path(folder).name]
+
+
+@pytest.mark.parametrize(
+    ("told", "size"),
+    [
+        ({"extensions": "cl_khr_subgroups", "preferred_work_group_size_multiple": 32}, 32),
+        ({"extensions": "cl_khr_subgroups", "preferred_work_group_size_multiple": 128}, 64),
+        ({"extensions": "cl_khr_subgroups", "preferred_work_group_size_multiple": 24}, 16),
+        ({"extensions": "", "max_num_sub_groups": 16, "preferred_work_group_size_multiple": 16}, 16),
+        ({"extensions": "cl_khr_subgroups", "preferred_work_group_size_multiple": 1}, 0),
+        ({"extensions": "cl_khr_fp64", "preferred_work_group_size_multiple": 32}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_size_of_subgroups_is_what_a_device_says(told: dict[str, object], size: int) -> None:
+    assert drivers.subgroup(SimpleNamespace(**told)) == size

@@ -23,10 +23,13 @@ SPLIT = [
 ]
 
 
-@pytest.fixture(params=["local memory", "registers"])
+@pytest.fixture(params=["local memory", "subgroups", "registers"])
 def gpu(request, device, monkeypatch):
     """Each working device, with kernels of the GPU class as if it had local memory and as if it had none."""
-    return in_class(device, "gpu", monkeypatch, has_local=request.param == "local memory")
+    if request.param == "subgroups" and not device.facts.subgroup:
+        pytest.skip("this device has no subgroups")
+    local, shared = request.param == "local memory", request.param == "subgroups"
+    return in_class(device, "gpu", monkeypatch, has_local=local, subgroup=device.facts.subgroup if shared else 0)
 
 
 def small(cases):
@@ -68,6 +71,36 @@ def test_the_bits_depend_on_no_tile(case, monkeypatch):
     if case.name.startswith("chunks") and case.name != "chunks of pixels":
         wanted |= {"gemm split", "gemm in registers split"}
     assert wanted <= names
+
+
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        (4, {}),  # more vectors than items
+        (16, {"MT": 8, "NT": 8}),  # items that share nothing: each loads for itself
+        (8, {"ANY_SIZE": 1}),  # the driver takes a size that it likes
+        (32, {"MT": 16, "NT": 4, "ANY_SIZE": 1}),
+    ],
+    ids=["few", "straddling", "unasked", "unasked and large"],
+)
+def test_subgroups_of_any_size_give_the_same_bits(size, changes, device, monkeypatch):
+    if not device.facts.subgroup:
+        pytest.skip("this device has no subgroups")
+    case = SPLIT[0]
+    values = case.values(6)
+    facts = {"has_local": False, "accumulators": 8}
+    expected = compute(case, values, in_class(device, "gpu", monkeypatch, subgroup=0, **facts), gradient=False)
+    names = set()
+
+    def changed(choices):
+        names.add(choices[0].name)
+        if choices[0].name != "gemm in subgroups":
+            return choices[0]
+        return replace(choices[0], tiles=tuple({**dict(choices[0].tiles), **changes}.items()))
+
+    gpu = in_class(device, "gpu", monkeypatch, subgroup=size, **facts)
+    assert same_bits(compute(case, values, gpu, gradient=False, pick=changed), expected)
+    assert "gemm in subgroups" in names
 
 
 def test_a_batch_equals_single_runs(gpu):
