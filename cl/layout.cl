@@ -9,8 +9,20 @@
 //   filter_turn   the same where there is one group: a tap of a pair of blocks per work-item, B x B values transposed
 //
 // Launch    1-D over work-items as named, any work-group size; the guard is `items`
+// Tunables  ROW_HALF  the rows of shift_rows hold float16
 
 #include "common.h"
+
+#ifndef ROW_HALF
+typedef real row_t;
+typedef VF ROW;
+#elif B == 1
+typedef ushort row_t;
+typedef ushort ROW;
+#else
+typedef ushort row_t;
+typedef PASTE(ushort, B) ROW;
+#endif
 
 // x_plane, y_plane: pixels from one channel, or block of channels, to the next; `plane` of them are converted
 __kernel void to_blocks(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int channels, int plane)
@@ -122,12 +134,12 @@ __kernel void filter_turn(TENSOR(const, w), TENSOR(, swapped), int items, int k_
 #endif
 }
 
-__kernel void shift_rows(TENSOR(, x), int items, int width, int plane, int from, int to, int rows)
+__kernel void shift_rows(TENSOR_OF(, row_t, x), int items, int width, int plane, int from, int to, int rows)
 {
     const int item = get_global_id(0); // [n][cb][column]: columns are moved by one work-item each, whose rows may overlap
     if (item >= items)
         return;
-    __global VF *column = BLOCKS_AT(, x) + (size_t)(item / width) * plane + item % width;
+    __global ROW *column = (__global ROW *)AT(x) + (size_t)(item / width) * plane + item % width;
     for (int row = 0; row < rows; row++)
         column[(size_t)(to + row) * width] = column[(size_t)(from + row) * width];
 }

@@ -28,7 +28,7 @@ from .packing import Array, pack_parts, slice_blocks, unpack
 from .plan import MAPPED, STREAMED, Plan, Residence, settle
 from .planner import Reads, View
 from .program import ProgramKey, Progress, build_programs, shown
-from .shapes import blocks
+from .shapes import ITEM_BYTES, TensorSpec, blocks
 from .storing import stored_parts
 
 SHORT_FLOPS = 1e7  # of a plan that takes some 50 us or less on the smallest of devices
@@ -392,9 +392,9 @@ def _part(stored: Tensor, view: View, block: int) -> Tensor:
     spec = stored.spec
     plane = spec.shape[2] * spec.shape[3]
     if view.channels is not None:
-        start = view.channels[0] * plane * 4  # whole blocks
+        start = view.channels[0] * plane * ITEM_BYTES[spec.dtype]  # whole blocks
     else:
-        start = view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * 4
+        start = _first_byte(view, spec, block)
     depth = blocks(spec.shape[1], block) if spec.layout == "block" else 0
     return Tensor(stored.slab, stored.offset_bytes + start, view.spec, stored.nbytes - start, plane, depth)
 
@@ -404,8 +404,13 @@ def _rows(held: HostTensor, view: View, block: int) -> HostTensor:
     if view.whole:
         return held
     spec = held.spec
-    start = view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * 4
+    start = _first_byte(view, spec, block)
     return HostTensor(held.content[start:], view.spec, spec.shape[2] * spec.shape[3])
+
+
+def _first_byte(view: View, spec: TensorSpec, block: int) -> int:
+    """Where the rows that a view shows begin in what is stored."""
+    return view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * ITEM_BYTES[spec.dtype]
 
 
 def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:

@@ -20,10 +20,10 @@ from .passes import FEATURES
 from .plan import Plan
 from .recent import Recent
 from .relay import batch_of, batch_price, chained, largest
-from .spilling import Fittings
 from .terms import DEFAULT, Terms
 from .train.fit import evaluate
 from .train.step import evaluation_graph
+from .waiting import NONE, Fittings, Waiting
 
 DEFAULT_BATCH = 32  # images per run, fewer where the memory asks for it
 OUTPUT = "y"
@@ -78,7 +78,7 @@ class Inference:
         """
         key = (what, batch, network.input_shape, images, stage)
 
-        def graph(share: float | None, spilled: int = 0, storage: str | None = None) -> Graph:
+        def graph(share: float | None, waiting: Waiting = NONE, storage: str | None = None) -> Graph:
             made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(made, self.device.facts.block)
             if share is not None:
@@ -90,11 +90,11 @@ class Inference:
                 parts = passes.divide(made)
                 assert parts is not None
                 made = parts[stage]
-            passes.spill(made, self.device.facts.block, spilled)
+            passes.wait(made, self.device.facts.block, waiting.spilled, waiting.halved)
             return made
 
-        def fitting(spilled: int, storage: str | None) -> Fitting:
-            ways = [functools.partial(graph, share, spilled, storage) for share in FAST_ROWS]
+        def fitting(waiting: Waiting, storage: str | None) -> Fitting:
+            ways = [functools.partial(graph, share, waiting, storage) for share in FAST_ROWS]
             return Fitting(ways, self.device.facts)
 
         def idle() -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from . import planner
+from ._core.half import ToHalf
 from ._core.layer import Choice, Cost
 from ._core.layout import Settle, ShiftRows, Upload
 from .device import DeviceFacts
@@ -242,7 +243,7 @@ def make_plan(
         settle(graph.persistent.values(), facts, mapped=mapped, streamed={value.name for value in streams or ()}),
         costs_of(graph, facts),
         tuple(segments),
-        told=(*_told_of_halves(graph, facts.block), *_told_of_host(hosted, host)),
+        told=(*_told_of_halves(graph, facts.block), *_told_of_waiting(graph), *_told_of_host(hosted, host)),
         hosted=hosted,
         host=host,
     )
@@ -252,6 +253,12 @@ def _told_of_halves(graph: Graph, block: int) -> tuple[str, ...]:
     """How much of the weights is stored as float16, for people."""
     nbytes = sum(v.spec.nbytes(block) for v in graph.persistent.values() if v.spec.dtype == "float16")
     return (f"{planner.format_bytes(nbytes)} of weights are float16",) if nbytes else ()
+
+
+def _told_of_waiting(graph: Graph) -> tuple[str, ...]:
+    """What waits as float16, for people."""
+    names = [node.reads[0].name for node in graph.nodes if isinstance(node.layer, ToHalf)]
+    return (f"as float16 wait: {some_of(names, 4)}",) if names else ()
 
 
 def _told_of_host(hosted: Sequence[planner.Interval], host: planner.Arena) -> tuple[str, ...]:

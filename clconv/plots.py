@@ -143,6 +143,7 @@ COLOURS = {
     "optimizer state": "#8172b3",
     "gradients of parts of a batch": "#937860",
     "counters": "#222222",
+    "activations as float16": "#2e6b3e",
     "activations": "#55a868",
     "gradients": "#dd8452",
     "workspace": "#ccb974",

@@ -1,4 +1,4 @@
-"""What the plan of a prediction may do, and must not, besides keeping to a budget."""
+"""What plans may do, and must not, besides keeping to a budget."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ STORAGES = ("float16",)
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked of plans in test-time mode.
+    """What is asked of plans.
 
     Attributes:
-        exact: only the algorithms of the fastest plan: the same bits at every budget.
-        spill: "host": activations may wait in host memory while nobody reads them; None: they may not.
-        storage: "float16": weights are stored so, arithmetic stays float32; None: as float32.
+        exact: (test-time mode) only the algorithms of the fastest plan: the same bits at every budget.
+        spill: (test-time mode) "host": activations may wait in host memory while nobody reads them; None: they may not.
+        storage: "float16": activations may wait so while nobody reads them, in training too; in test-time mode weights
+            are stored so. Arithmetic stays float32. None: all is float32.
 
     Raises:
         ArgumentError: another place or type, or float16 with `exact`.
@@ -31,7 +32,7 @@ class Terms:
         if self.spill is not None and self.spill not in SPILLS:
             raise ArgumentError(f'spill: {self.spill!r} is no place for activations to wait; "host" would fit')
         if self.storage is not None and self.storage not in STORAGES:
-            raise ArgumentError(f'storage: {self.storage!r} is no type for weights; "float16" would fit')
+            raise ArgumentError(f'storage: {self.storage!r} is no type to store in; "float16" would fit')
         if self.storage is not None and self.exact:
             raise ArgumentError(f'storage: "{self.storage}" changes results, which exact forbids; leave out either')
 

@@ -18,6 +18,7 @@ PERSISTENT = {
     "control": "counters",
 }
 ACTIVATIONS, GRADIENTS, WORKSPACE, STAGING = "activations", "gradients", "workspace", "staging"
+HALVES = "activations as float16"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def timeline(plan: Plan) -> Timeline:
             amounts = found.setdefault(kind, [0] * len(steps))
             for number in range(start, stop):
                 amounts[number] += interval.nbytes
-    order = [*PERSISTENT.values(), ACTIVATIONS, GRADIENTS, WORKSPACE, STAGING]
+    order = [*PERSISTENT.values(), HALVES, ACTIVATIONS, GRADIENTS, WORKSPACE, STAGING]
     kinds = sorted(found, key=lambda kind: order.index(kind) if kind in order else len(order))
     return Timeline(
         tuple(step.node.name for step in steps),
@@ -89,13 +90,19 @@ def _kinds(
     """(kind, step, step behind the last) for what lives in a piece of memory in turn; `first`: when it is written."""
     if not interval.values or interval.spans or interval.values[0] in staged:
         value = interval.values[0] if interval.values else None
-        kind = WORKSPACE if value is None else STAGING if value in staged else ACTIVATIONS
+        kind = WORKSPACE if value is None else STAGING if value in staged else _kind(value, back)
         return [(kind, start, min(end + 1, count)) for start, end in interval.lives]
     found, stop = [], min(interval.end + 1, count)
     for value, then in zip_longest(interval.values, interval.values[1:]):
         end = stop if then is None else first[then]
-        found.append((GRADIENTS if value in back else ACTIVATIONS, first.get(value, interval.start), end))
+        found.append((_kind(value, back), first.get(value, interval.start), end))
     return found
+
+
+def _kind(value: Value, back: set[Value]) -> str:
+    if value.spec.dtype == "float16":
+        return HALVES
+    return GRADIENTS if value in back else ACTIVATIONS
 
 
 def _gradients(graph: Graph) -> set[Value]:

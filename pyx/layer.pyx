@@ -52,6 +52,7 @@ class Layer:
         slices: blocks of output channels can be computed apart, from their part of the weights w; with the same bits.
         halves: names of weights that may be stored as float16.
         strips: outputs can be computed in strips of rows that start at multiples of it, with the same bits; 0: whole.
+        eager: strips come as soon as there are rows of its input, which need not be kept then, whoever reads it.
     """
 
     inputs = ("x",)
@@ -66,6 +67,7 @@ class Layer:
     slices = False
     halves = ()
     strips = 0
+    eager = False
     activation = "none"
     slope = 0.0
 

@@ -117,7 +117,8 @@ class ShiftRows(Layer):
         n, c, _, w = ins[0].spec.shape
         items = n * blocks(c, rec.facts.block) * w
         args = [ins[0], items, w, plane_of(ins[0]), self.start, 0, self.rows]
-        rec.launch("layout.cl", "shift_rows", (items,), args, iterations=looped(self.rows))
+        defines = {"ROW_HALF": 1} if ins[0].spec.dtype == "float16" else {}
+        rec.launch("layout.cl", "shift_rows", (items,), args, defines=defines, iterations=looped(self.rows))
 
 
 class HostCopy(Layer):
@@ -137,6 +138,7 @@ class Spill(HostCopy):
 
     outputs = ("held",)
     accepts = {"x": ("block", "plain")}
+    eager = True
 
     def record(self, rec, ins, outs, work, choice):
         rec.move(outs[0], ins[0], down=True)

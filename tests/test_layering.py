@@ -35,7 +35,7 @@ FLOORS = [
     ["storing"],
     ["mapped"],
     ["engine", "fitting", "limits", "pricing"],
-    ["relay", "spilling"],
+    ["relay", "waiting"],
     ["nn"],
     ["data", "io"],
     ["train"],

@@ -50,7 +50,7 @@ def least(net, **how):
 def spilled(net, count):
     graph = net.network.graph(1, train=False)
     passes.for_inference(graph, net.device.facts.block)
-    passes.spill(graph, net.device.facts.block, count)
+    passes.wait(graph, net.device.facts.block, count, 0)
     return graph
 
 

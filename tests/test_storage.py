@@ -111,7 +111,7 @@ def test_what_float16_does_not_hold(device):
 
 
 def test_wrong_words(net):
-    with pytest.raises(ArgumentError, match=r"storage: 'int8' is no type for weights; \"float16\" would fit"):
+    with pytest.raises(ArgumentError, match=r"storage: 'int8' is no type to store in; \"float16\" would fit"):
         net.plan(storage="int8")
     with pytest.raises(ArgumentError, match=r'storage: "float16" changes results, which exact forbids'):
         net.predict(np.zeros((1, 16, 20, 20), np.float32), exact=True, storage="float16")

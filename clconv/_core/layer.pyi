@@ -33,6 +33,7 @@ class Layer:
     slices: bool
     halves: tuple[str, ...]
     strips: int
+    eager: bool
     activation: str
     slope: float
     @property

@@ -9,9 +9,9 @@ from .halve import halve_weights
 from .layout import convert_layouts
 from .masks import move_masks
 from .recompute import normalise_again, recompute
-from .spill import idle, spill
 from .split import split_weights
 from .step import fuse_updates
+from .waiting import halve_kept, idle, wait
 from .winograd import use_winograd
 
 __all__ = [
@@ -23,15 +23,16 @@ __all__ = [
     "fuse_activations",
     "fuse_sums",
     "fuse_updates",
+    "halve_kept",
     "halve_weights",
     "idle",
     "move_masks",
     "normalise_again",
     "read_pieces",
     "recompute",
-    "spill",
     "split_weights",
     "use_winograd",
+    "wait",
 ]
 
 

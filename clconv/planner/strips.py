@@ -112,6 +112,9 @@ class Chain:
             if last_end == height:
                 end = full
             ends[value] = min(-(-end // node.layer.strips) * node.layer.strips, full)
+            for reader, _ in self.readers[value]:
+                if reader.layer.eager:
+                    ends[reader.outputs[0]] = ends[value]
         return ends
 
     def kept(self, before: dict[Value, int]) -> dict[Value, int]:
