@@ -300,7 +300,8 @@ class Net:
             memory: budget that it must fit, like "64MB"; layers run in strips of rows, and weights stay in a mapped
                 file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only.
             spill: (test mode) "host" lets activations that nobody reads for a while wait in host memory, too.
-            storage: (test mode) "float16" stores weights so; arithmetic stays float32.
+            storage: (test mode) "float16" stores weights so and, where the budget asks for it, lets activations that
+                nobody reads for a while wait so; arithmetic stays float32.
             bn: see `fit`.
 
         Returns:
@@ -340,7 +341,8 @@ class Net:
             memory: budget like "64MB"; default CLCONV_MEMORY.
             exact: the algorithms of the fastest run whatever the budget, so that all budgets give the same bits.
             spill: "host": activations may wait in host memory where the budget asks for it; not a bit changes.
-            storage: "float16": weights take half the memory; each is within 2^-11 of itself, and at most 65504.
+            storage: "float16": weights take half the memory, and so do activations that wait where the budget asks
+                for it; each value is within 2^-11 of itself, and at most 65504.
             build_progress: called with (done, total) while kernels are built; default a line on a terminal.
 
         Returns:

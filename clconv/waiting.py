@@ -91,7 +91,7 @@ class Fittings:
         return told
 
     def _ways(self, terms: Terms) -> Iterator[Waiting]:
-        """What is tried: so many that wait in host memory, or as float16, or, where both are allowed, these and those."""
+        """What is tried: so many that wait in host memory, or as float16, or, where both are allowed, some and some."""
         yield NONE
         if terms.spill is not None:
             yield from (Waiting(spilled=count) for count in self.counts)

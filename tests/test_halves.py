@@ -106,12 +106,14 @@ def plain(net):
     return graph
 
 
+@pytest.mark.shared
 def test_only_where_the_budget_asks(net):
     whole = net.plan(storage="float16")
     assert not any("wait" in told for told in whole.told)
     assert net.plan(memory=whole.peak_bytes, storage="float16").peak_bytes == whole.peak_bytes
 
 
+@pytest.mark.shared
 def test_a_refusal_says_what_it_would_bring(net):
     low = least(net, storage="float16")
     with pytest.raises(BudgetError, match=rf'{low} with storage="float16".* Nothing was allocated'):
@@ -124,6 +126,7 @@ def test_a_refusal_says_what_it_would_bring(net):
     assert "storage" not in str(refusal.value)
 
 
+@pytest.mark.shared
 def test_beside_what_waits_in_host_memory(net):
     """Both together go lower than each, or as low; what waits where is told."""
     both = least(net, storage="float16", spill="host")
@@ -135,6 +138,7 @@ def test_beside_what_waits_in_host_memory(net):
     assert any("wait in host memory meanwhile: relu1" in line for line in told)
 
 
+@pytest.mark.shared
 def test_people_see_it(net, tmp_path):
     path, drawn = str(tmp_path / "net.safetensors"), tmp_path / "plan.json"
     net.save(path)
