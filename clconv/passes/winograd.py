@@ -20,9 +20,10 @@ from ..shapes import Pads, TensorSpec, blocks
 # outputs divides by it.
 FILTER = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]])
 
-# Of the GPU class: operations in the time of moving one byte, about, and those of the transforms, which go through
-# memory or its cache, per value of a tile's input or output.
-OPERATIONS_PER_BYTE = 10
+# Of the GPU class: operations in the time of moving one byte of transformed filters, about, and those of the transforms,
+# which go through memory or its cache, per value of a tile's input or output. Measured for this choice alone: with the
+# price of other bytes (`planner.prices`), VGG-16's last block would be left to the direct method.
+OPERATIONS_PER_FILTER_BYTE = 10
 OPERATIONS_PER_TRANSFORM = 100
 FILTER_PASSES = 4  # in training, transformed filters pass through the memory: loaded, stored, and read by two products
 TAPS = (3, 4, 5)  # a side, of the CPU class
@@ -165,7 +166,7 @@ def _pays(node: Node, facts: DeviceFacts, images: int, train: bool) -> bool:
     direct = 2 * 9 * math.prod(shape) * c
     products = 2 * 36 * tiles * c * k
     transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
-    filters = OPERATIONS_PER_BYTE * 36 * c * k * 4 * (FILTER_PASSES if train else 1)
+    filters = OPERATIONS_PER_FILTER_BYTE * 36 * c * k * 4 * (FILTER_PASSES if train else 1)
     return bool(products + filters + transforms < GAIN * direct)
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import OutOfMemoryError, ShapeError
 from ..plan import Plan
+from ..planner.prices import PRICES
 from ..planner.recompute import Search
 from .method import Method, StepPlans, normalises, together_bytes
-from .recompute import OPERATIONS_PER_BYTE, chain, modelled_cost
+from .recompute import chain, modelled_cost
 
 SCRATCH = (None, 8 << 20, 0)  # for Winograd's method, as `Method.scratch`
 # How far above the least that recomputation can do its limits lie, as shares of what it saves.
@@ -156,4 +157,4 @@ def _cost(plan: Plan) -> float:
 
 
 def _passes(plan: Plan) -> float:
-    return PASSES * OPERATIONS_PER_BYTE * plan.weight_bytes
+    return PASSES * PRICES[plan.facts.kernels].byte * plan.weight_bytes

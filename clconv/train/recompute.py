@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from .._core.conv_winograd import WinogradConv2d, WinogradGradW
+from .._core.layer import Cost
 from ..graph import Node, Value
 from ..passes.recompute import forward_count, lasting
 from ..plan import Plan
+from ..planner.prices import price_of
 from ..planner.recompute import Chain
 
-OPERATIONS_PER_BYTE = 10  # that a processor does in the time of moving one byte, about
 WINOGRAD_SHARE = 0.5  # of the direct method's time, about
 
 
 def modelled_cost(plan: Plan, node: Node) -> float:
-    """The time of a node, in operations."""
+    """The time of a node, in operations as `planner.prices` counts them."""
     cost = plan.costs[node]
     share = WINOGRAD_SHARE if isinstance(node.layer, (WinogradConv2d, WinogradGradW)) else 1.0
-    return share * cost.flops + OPERATIONS_PER_BYTE * cost.traffic_bytes
+    return price_of(Cost(int(share * cost.flops), cost.traffic_bytes), plan.facts)
 
 
 def chain(plan: Plan) -> Chain:
