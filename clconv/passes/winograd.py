@@ -20,7 +20,7 @@ from ..shapes import Pads, TensorSpec, blocks
 # outputs divides by it.
 FILTER = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]])
 
-# Of the GPU class: operations in the time of moving one byte of transformed filters, about, and those of the transforms,
+# Of the GPU class: operations in the time of moving a byte of transformed filters, about, and those of the transforms,
 # which go through memory or its cache, per value of a tile's input or output. Measured for this choice alone: with the
 # price of other bytes (`planner.prices`), VGG-16's last block would be left to the direct method.
 OPERATIONS_PER_FILTER_BYTE = 10

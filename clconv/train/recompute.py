@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from .._core.conv_winograd import WinogradConv2d, WinogradGradW
-from .._core.layer import Cost
 from ..graph import Node, Value
 from ..passes.recompute import forward_count, lasting
 from ..plan import Plan
-from ..planner.prices import price_of
+from ..planner.prices import PRICES
 from ..planner.recompute import Chain
 
 WINOGRAD_SHARE = 0.5  # of the direct method's time, about
 
 
 def modelled_cost(plan: Plan, node: Node) -> float:
-    """The time of a node, in operations as `planner.prices` counts them."""
+    """The time of a node, in operations as `planner.prices` counts them; launches are short beside what steps compute."""
     cost = plan.costs[node]
     share = WINOGRAD_SHARE if isinstance(node.layer, (WinogradConv2d, WinogradGradW)) else 1.0
-    return price_of(Cost(int(share * cost.flops), cost.traffic_bytes), plan.facts)
+    return share * cost.flops + PRICES[plan.facts.kernels].byte * cost.traffic_bytes
 
 
 def chain(plan: Plan) -> Chain:
