@@ -13,7 +13,7 @@ WINOGRAD_SHARE = 0.5  # of the direct method's time, about
 
 
 def modelled_cost(plan: Plan, node: Node) -> float:
-    """The time of a node, in operations as `planner.prices` counts them; launches are short beside what steps compute."""
+    """The time of a node, in operations as `planner.prices` counts them; launches are short and left out."""
     cost = plan.costs[node]
     share = WINOGRAD_SHARE if isinstance(node.layer, (WinogradConv2d, WinogradGradW)) else 1.0
     return share * cost.flops + PRICES[plan.facts.kernels].byte * cost.traffic_bytes
