@@ -1,19 +1,18 @@
 // conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = 7: 36 products
 //                     per tile; for 3x3 filters that is per 16 outputs, not 144, for 5x5 per 4, not 100.
 //
-//   winograd_filter   u = G w G^T for each pair of channels, in memory: for kernels of the GPU class
 //   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles
 //
-// Tensors   w filter blocks, taps reversed with FLIP (input gradient); u [ceil(K/2B)][36][C][2][B]; x, y channel
+// Tensors   w filter blocks, taps reversed with FLIP (input gradient); x, y channel
 //           blocks; bias [K/B][B]; scratch: per work-item 36 * (plane + 2*block_tiles) + 6 * (2*B*chunk + 1) vectors,
 //           plane the odd one of block_tiles * C/B and the number above
-// Launch    winograd_filter: one item per (output block, input channel). winograd_conv: `workers` persistent items;
+// Launch    `workers` persistent items;
 //           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
 //           the tiles into its scratch, which stays in the cache, and then the filters, for all these tiles: a row of
 //           the 36 values and `chunk` channel blocks at a time, so that they stay in the innermost cache. So memory
 //           holds and moves filters as they are, and training has no launches for them.
-// Groups    winograd_conv: any number that divides k_total / 2B (with FEW k_total / B) and c_total / B
-// Tunables  TAPS  of a filter's row, 3 to 5 (default 3); winograd_filter is for 3
+// Groups    any number that divides k_total / 2B (with FEW k_total / B) and c_total / B
+// Tunables  TAPS  of a filter's row, 3 to 5 (default 3)
 //           WT   tiles per register tile (default 7)
 //           FEW  1: block_tiles is WT; transformed filters stay in registers, of 6*WT sums. Two output blocks at a time
 //                else, and 2*WT sums (default 0)
@@ -39,31 +38,6 @@
 
 #define TAP(r, s) ((FLIP ? TAPS * TAPS - 1 - TAPS * (r) - (s) : TAPS * (r) + (s)) * B)
 #define FILTER (TAPS * TAPS * B * B) // values of a pair of channel blocks
-
-__kernel void winograd_filter(TENSOR(const, w), TENSOR(, u), int items, int k_blocks, int c_blocks)
-{
-    const int item = get_global_id(0); // [k block, up to an even number][c]
-    if (item >= items)
-        return;
-    const int c = item % (c_blocks * B), kb = item / (c_blocks * B);
-    const size_t plane = (size_t)c_blocks * B * 2;
-    __global VF *target = BLOCKS_AT(, u) + kb / 2 * 36 * plane + c * 2 + kb % 2;
-    __global const VF *w = BLOCKS_AT(const, w) + ((size_t)kb * c_blocks + c / B) * FILTER / B + c % B;
-    VF rows[6 * TAPS];
-    for (int s = 0; s < TAPS; s++) {
-        VF taps[TAPS];
-        for (int r = 0; r < TAPS; r++)
-            taps[r] = kb < k_blocks ? w[TAP(r, s)] : (VF)(0);
-        FILTER_6(rows + s, TAPS, taps)
-    }
-    for (int i = 0; i < 6; i++) {
-        VF out[6];
-        __private const VF *row = rows + TAPS * i;
-        FILTER_6(out, 1, row)
-        for (int j = 0; j < 6; j++)
-            target[(i * 6 + j) * plane] = out[j];
-    }
-}
 
 // Row i of G w at column s of the taps; where i is a constant, some of the loads are left.
 static inline VF filter_row(__global const weight_t *w, int i, int s)

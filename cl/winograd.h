@@ -1,5 +1,5 @@
-// winograd.h -- transforms of Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = 7: all share the input's, with the points
-// 0, 1, -1, 2, -2, infinity.
+// winograd.h -- transforms of Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1. Those of a side share the
+// input's, with the points 0, 1, -1, 2, -2, infinity (SIDE 6) or 0, 1, -1, infinity (SIDE 4, for 3 taps).
 
 #include "common.h"
 
@@ -7,7 +7,10 @@
 #ifndef TAPS
 #define TAPS 3
 #endif
-#define OUT (7 - TAPS)
+#ifndef SIDE
+#define SIDE 6
+#endif
+#define OUT (SIDE + 1 - TAPS)
 
 // One dimension of B^T d: 6 values to 6.
 static inline void input_6(const VF d0, const VF d1, const VF d2, const VF d3, const VF d4, const VF d5,
@@ -22,34 +25,56 @@ static inline void input_6(const VF d0, const VF d1, const VF d2, const VF d3, c
     o[5 * stride] = fma((VF)(4), d1, fma((VF)(-5), d3, d5));
 }
 
-// The 6x6 values of an input tile whose first one is (row, col) of a channel block `d` of h rows and w columns (which may
+// Likewise 4 values to 4.
+static inline void input_4(const VF d0, const VF d1, const VF d2, const VF d3, __private VF *o, int stride)
+{
+    o[0] = d0 - d2;
+    o[stride] = d1 + d2;
+    o[2 * stride] = d2 - d1;
+    o[3 * stride] = d3 - d1;
+}
+
+// F(v(0), ..., v(SIDE - 1), o, stride)
+#if SIDE == 6
+#define OF_SIDE(F, v, o, stride) F##6(v(0), v(1), v(2), v(3), v(4), v(5), o, stride)
+#define SCALE 24 // of a row of transformed filters: see FILTER_ROW
+#else
+#define OF_SIDE(F, v, o, stride) F##4(v(0), v(1), v(2), v(3), o, stride)
+#define SCALE 2
+#endif
+#define AT_ROW(i) d[(i) * w + j]
+#define AT_VALUE(i) v[i]
+#define AT_HALF(j) r[j]
+#define AT_PRODUCT(j) m[(SIDE * (j) + i) * stride]
+
+// The SIDE x SIDE values of an input tile whose first one is (row, col) of a channel block `d` of h rows and w columns (which may
 // lie outside: zeros), transformed: value xi goes to target[xi * stride].
 static inline void transform_input_tile(__global const VF *d, int row, int col, int h, int w, __global VF *target,
                                         size_t stride)
 {
-    VF half_way[36];
-    if (row >= 0 && row + 6 <= h && col >= 0 && col + 6 <= w) {
+    VF half_way[SIDE * SIDE];
+    if (row >= 0 && row + SIDE <= h && col >= 0 && col + SIDE <= w) {
         d += row * w + col;
-        UNROLL for (int j = 0; j < 6; j++)
-            input_6(d[j], d[w + j], d[2 * w + j], d[3 * w + j], d[4 * w + j], d[5 * w + j], half_way + j, 6);
+        UNROLL for (int j = 0; j < SIDE; j++)
+            OF_SIDE(input_, AT_ROW, half_way + j, SIDE);
     } else {
         // Loads are from the nearest pixel, then thrown away: branches would take longer.
-        UNROLL for (int j = 0; j < 6; j++) {
+        UNROLL for (int j = 0; j < SIDE; j++) {
             const int inside = min(max(col + j, 0), w - 1);
-            VF v[6];
-            UNROLL for (int i = 0; i < 6; i++) {
+            VF v[SIDE];
+            UNROLL for (int i = 0; i < SIDE; i++) {
                 const VF nearest = d[min(max(row + i, 0), h - 1) * w + inside];
                 v[i] = row + i >= 0 && row + i < h && inside == col + j ? nearest : (VF)(0);
             }
-            input_6(v[0], v[1], v[2], v[3], v[4], v[5], half_way + j, 6);
+            OF_SIDE(input_, AT_VALUE, half_way + j, SIDE);
         }
     }
-    UNROLL for (int i = 0; i < 6; i++) {
-        VF out[6];
-        __private VF *r = half_way + 6 * i;
-        input_6(r[0], r[1], r[2], r[3], r[4], r[5], out, 1);
-        UNROLL for (int j = 0; j < 6; j++)
-            target[(size_t)(i * 6 + j) * stride] = out[j];
+    UNROLL for (int i = 0; i < SIDE; i++) {
+        VF out[SIDE];
+        __private VF *r = half_way + SIDE * i;
+        OF_SIDE(input_, AT_HALF, out, 1);
+        UNROLL for (int j = 0; j < SIDE; j++)
+            target[(size_t)(i * SIDE + j) * stride] = out[j];
     }
 }
 
@@ -75,6 +100,17 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
         (o)[5 * (stride)] = (v)[TAPS - 1];                                                       \
     }
 
+// Likewise 3 values to 4, times (1, 2, 2, 1).
+#define FILTER_4(o, stride, v)                                                                   \
+    {                                                                                            \
+        const VF even = EVEN(v, 1), odd = ODD(v, 1);                                             \
+        (o)[0] = (v)[0];                                                                         \
+        (o)[stride] = even + odd;                                                                \
+        (o)[2 * (stride)] = even - odd;                                                          \
+        (o)[3 * (stride)] = (v)[TAPS - 1];                                                       \
+    }
+#define FILTER_ROW PASTE(FILTER_, SIDE)
+
 // One dimension of A^T m, 6 values to OUT, of products with such filters: 24 times too large.
 static inline void output_of_6(const VF m0, const VF m1, const VF m2, const VF m3, const VF m4, const VF m5,
                                __private VF *o, int stride)
@@ -94,24 +130,30 @@ static inline void output_of_6(const VF m0, const VF m1, const VF m2, const VF m
 #endif
 }
 
+// Likewise 4 values to 2: twice too large.
+static inline void output_of_4(const VF m0, const VF m1, const VF m2, const VF m3, __private VF *o, int stride)
+{
+    o[0] = fma((VF)(2), m0, m1 + m2);
+    o[stride] = fma((VF)(2), m3, m1 - m2);
+}
+
 // Transforms the products of a tile and output block `kb` back, m[xi * stride], and writes what lies in the image of
 // p_out rows and q_out columns; `out` and `add` (a residual, or NULL) point to the tile's first value, (row, col).
 static inline void write_output_tile(__global const VF *m, size_t stride, __global VF *out, __global const VF *add,
                                      const VF offset, int row, int col, int p_out, int q_out, int kb, int k_total,
                                      int activation, float slope)
 {
-    VF half_way[6 * OUT];
-    UNROLL for (int i = 0; i < 6; i++)
-        output_of_6(m[i * stride], m[(6 + i) * stride], m[(12 + i) * stride], m[(18 + i) * stride],
-                    m[(24 + i) * stride], m[(30 + i) * stride], half_way + i, 6);
+    VF half_way[SIDE * OUT];
+    UNROLL for (int i = 0; i < SIDE; i++)
+        OF_SIDE(output_of_, AT_PRODUCT, half_way + i, SIDE);
     UNROLL for (int p = 0; p < OUT; p++) {
         VF results[OUT];
-        __private VF *r = half_way + 6 * p;
-        output_of_6(r[0], r[1], r[2], r[3], r[4], r[5], results, 1);
+        __private VF *r = half_way + SIDE * p;
+        OF_SIDE(output_of_, AT_HALF, results, 1);
         if (row + p < p_out) {
             UNROLL for (int q = 0; q < OUT; q++) {
                 if (col + q < q_out) {
-                    VF result = results[q] * (real)(1.0 / 576) + offset; // whole sums stay whole
+                    VF result = results[q] * (real)(1.0 / (SCALE * SCALE)) + offset; // whole sums stay whole
                     if (add)
                         result += add[p * q_out + q];
                     result = activate(result, activation, slope);

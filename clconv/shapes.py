@@ -27,7 +27,7 @@ class TensorSpec:
         plain    row-major, any rank
         filter   (K, C/g, R, S) stored as [ceil(K/B)][J][R][S][B of c][B of k], J input blocks per
                  output block (see `filter_blocks`); what no channel pair owns is zero
-        winograd (K, C, 6, 6) stored as [ceil(K/2B)][36][ceil(C/B)*B][2][B of k]: a transformed filter
+        winograd (K, C, S, S) stored as [ceil(K/2B)][S*S][ceil(C/B)*B][2][B of k]: a transformed filter
         local    (K, C, R, S, P, Q) stored as [ceil(K/B)][P][Q][ceil(C/B)][R][S][B of c][B of k]
     """
 

@@ -25,7 +25,7 @@ from .engine import Session
 from .errors import ClconvError
 from .graph import Graph, Operand, Parameter
 from .packing import Array, swap_filter
-from .passes.winograd import FILTER
+from .passes.winograd import transformed_filters
 from .plan import make_plan
 from .selftest import EPS, run_guarded
 from .shapes import TensorSpec
@@ -177,11 +177,10 @@ class Bench:
         self.specs, self.out = node.input_specs(), node.outputs[0].spec
         self.choices = job.layer.choices(device.facts, self.specs, [self.out])
         raw = dict(self.arrays)
-        if isinstance(job.layer, WinogradConv2d) and raw["w0"].shape[2] == 6:
-            k, c = raw["w0"].shape[:2]
-            raw["w0"] = np.random.default_rng(2).standard_normal((k, c, 3, 3), np.float32)
-            points = raw["w0"].reshape(k * c, 9) @ np.kron(FILTER, FILTER).T
-            self.arrays["w0"] = points.astype(np.float32).reshape(k, c, 6, 6)
+        weights = job.inputs[1]
+        if isinstance(weights, TensorSpec) and weights.layout == "winograd":
+            raw["w0"] = np.random.default_rng(2).standard_normal((*weights.shape[:2], 3, 3), np.float32)
+            self.arrays["w0"] = transformed_filters(raw["w0"], weights.shape[2])
         self.expected = expected(job, raw, self.out, device.facts.block)
         self.verified: dict[str, Array] = {}  # outputs by algorithm
         self.session = Session(device)

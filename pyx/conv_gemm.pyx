@@ -14,8 +14,8 @@ _SUBGROUP_SHAPES = (4, 16), (4, 8)  # pixels and output channels per item where 
 _SUBGROUP_ITEMS = 64  # of a work-group then
 _ROWS = 8  # input channels of a tap per step: as many as local memory hides the loads of
 _LANES = 128  # multiply-adds that a compute unit starts per cycle, about
-_LAUNCH_CYCLES = 5000  # of a second pass
-_BYTES_PER_CYCLE = 16  # of memory traffic, per compute unit
+LAUNCH_CYCLES = 5000  # of a second pass
+BYTES_PER_CYCLE = 16  # of memory traffic, per compute unit
 _CHUNK = 512  # products in a chunk, at least
 _CHUNKS = 16  # at most
 
@@ -159,6 +159,17 @@ def conv_choices(facts, w, y, stride=(1, 1)):
     return gemm_choices(facts, _conv_product(facts, w, y, stride)) if facts.kernels == "gpu" and fills else []
 
 
+def conv_cycles(facts, w, y):
+    """Modelled cycles of a convolution at stride 1."""
+    return gemm_cycles(facts, _conv_product(facts, w, y, (1, 1)))
+
+
+def gemm_cycles(facts, product):
+    """Modelled cycles of the way that comes first."""
+    best = dict(gemm_choices(facts, product)[0].tiles)
+    return _price(facts, product, best, best["parts"])
+
+
 def record_conv(rec, phases, ins, y, work, choice, activation, stride=(1, 1)):
     """Records what `conv_choices` chose. ins: x, w, b and perhaps a residual; activation: code and slope."""
     x, w, b = ins[:3]
@@ -231,7 +242,7 @@ def _price(facts, product, tiles, parts):
     channels = bn * facts.block
     busy = -(-groups // facts.compute_units) * bm * channels / _LANES
     per_row = max(busy, tiles["TM"] * tiles["TB"] * facts.block) * (1 + 16 / bm + 16 / channels)
-    passes = _LAUNCH_CYCLES + 2 * parts * product.part_bytes() / (_BYTES_PER_CYCLE * facts.compute_units)
+    passes = LAUNCH_CYCLES + 2 * parts * product.part_bytes() / (BYTES_PER_CYCLE * facts.compute_units)
     return per_row * product.reduction / parts + (passes if parts > 1 else 0)
 
 

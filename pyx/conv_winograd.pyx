@@ -3,7 +3,7 @@
 from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import launch_sum
-from clconv._core.conv_winograd_gemm import record_winograd, winograd_choices
+from clconv._core.conv_winograd_gemm import record_filter, record_winograd, winograd_choices
 from clconv._core.conv_winograd_tiles import (
     POINTS, SIDE, TILE, frugal_ways, gradient_blocks, tile_count, way, winograd_ways,
 )
@@ -15,33 +15,30 @@ _AGAIN = 0.2  # of the time from memory, for what is read again
 
 
 class WinogradFilter(Layer):
-    """u = G w G^T, (K, C, 3, 3) to (K, C, 6, 6), for GPUs; `flip` reverses the taps, for the input gradient."""
+    """u = G w G^T, (K, C, 3, 3) to (K, C, side, side), for GPUs; `flip` reverses the taps, for the input gradient."""
 
     inputs = ("w",)
     accepts = {"w": ("filter",)}
 
-    def __init__(self, flip=False):
+    def __init__(self, flip=False, side=SIDE):
         self.flip = flip
+        self.side = side
 
     def infer(self, specs):
         k, c, _, _ = specs[0].shape
-        return (TensorSpec((k, c, 6, 6), layout="winograd"),)
+        return (TensorSpec((k, c, self.side, self.side), layout="winograd"),)
 
     def record(self, rec, ins, outs, work, choice):
-        k, c = ins[0].spec.shape[:2]
-        k_blocks, c_blocks = blocks(k, rec.facts.block), blocks(c, rec.facts.block)
-        items = 2 * ((k_blocks + 1) // 2) * c_blocks * rec.facts.block
-        args = [ins[0], outs[0], items, k_blocks, c_blocks]
-        # A driver that chose large groups could pass its stack with their private values.
-        rec.launch("conv_winograd.cl", "winograd_filter", (items,), args, defines={"FLIP": int(self.flip)},
-                   local_size=(rec.facts.work_group,))
+        record_filter(rec, ins[0], outs[0], self.flip)
 
 
 class WinogradConv2d(Residual):
-    """y = f(b + x * w) at stride 1 for filters (K, C/g, taps, taps), or transformed before (K, C, 6, 6) for the GPU class.
+    """y = f(b + x * w) at stride 1 for filters (K, C/g, taps, taps), or transformed before (K, C, side, side) for the GPU
+    class.
 
     Args:
-        taps: 3 to 5 a side; for the GPU class 3. flip: the taps are reversed, as an input gradient has them, unless the filters are transformed.
+        taps: 3 to 5 a side; for the GPU class 3. flip: the taps are reversed, as an input gradient has them, unless the
+            filters are transformed. side: of a tile's inputs, 6, or for the GPU class 4.
     """
 
     accepts = {"w": ("filter", "winograd")}
@@ -50,14 +47,15 @@ class WinogradConv2d(Residual):
     slices = True
     halves = ("w",)
 
-    def __init__(self, pads, flip=False, taps=3):
+    def __init__(self, pads, flip=False, taps=3, side=SIDE):
         self.pads = pads
         self.flip = flip
         self.taps = taps
+        self.side = side
 
     @property
     def strips(self):
-        return SIDE + 1 - self.taps
+        return self.side + 1 - self.taps
 
     def infer(self, specs):
         n, _, h, w = specs[0].shape
@@ -76,7 +74,7 @@ class WinogradConv2d(Residual):
 
     def choices(self, facts, specs, outs):
         if facts.kernels == "gpu":
-            return winograd_choices(facts, specs[1], tile_count(outs[0].shape))
+            return winograd_choices(facts, specs[1].shape, tile_count(outs[0].shape, 3, self.side))
         return self._chosen(winograd_ways(*self._problem(facts, specs, outs)))
 
     def frugal(self, facts, specs, outs):
@@ -87,7 +85,8 @@ class WinogradConv2d(Residual):
     def effort(self, specs, outs, facts, choice):
         cost = self.cost(specs, outs, facts)
         if facts.kernels == "gpu":
-            return Cost(cost.flops // 2, cost.traffic_bytes)
+            # Products, and as many again for the transforms.
+            return Cost(2 * cost.flops * self.side**2 // (9 * self.strips**2), cost.traffic_bytes)
         problem = self._problem(facts, specs, outs)
         settings = dict(choice.tiles)
         price, _, _ = way(*problem, *(settings[name] for name in ("WT", "tiles", "shares", "workers", "FEW")))

@@ -123,10 +123,10 @@ def gradient_operations(tiles, k, c, block):
     return tiles * products + chunks * -(-per_chunk // per_block) * block * _FILTER
 
 
-def tile_count(shape, taps=3):
+def tile_count(shape, taps=3, side=SIDE):
     """Tiles that cover (N, K, P, Q), the outputs of filters with so many taps a side: of 4x4 outputs for 3."""
     n, _, p, q = shape
-    out = SIDE + 1 - taps
+    out = side + 1 - taps
     return n * -(-p // out) * -(-q // out)
 
 

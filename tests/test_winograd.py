@@ -19,7 +19,7 @@ from clconv.reference import Case
 from clconv.selftest import EPS
 from clconv.shapes import TensorSpec
 
-AMPLIFICATION = 16  # of the direct kernel's bound, cl/conv_winograd.cl
+AMPLIFICATION = {6: 16, 4: 4}  # of the direct kernel's bound, by the side of a tile: cl/conv_winograd*.cl
 
 CASES = [
     Case("one tile", "Conv", dict(filters=16, kernel=3, pad=1), ((1, 16, 4, 4),)),
@@ -43,13 +43,15 @@ PORTIONS = Case("channels in portions", "Conv", dict(filters=24, kernel=3, pad=1
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    monkeypatch.setattr(winograd, "_pays", lambda *_: True)
+    monkeypatch.setattr(winograd, "_sides", lambda *_: (6,))
 
 
-@pytest.fixture(params=["cpu", "gpu"])
+@pytest.fixture(params=["cpu", "gpu", "gpu 2x2"])
 def either(request, device, monkeypatch):
-    """Each working device with kernels of each class, where the method has some."""
-    either = in_class(device, request.param, monkeypatch)
+    """Each working device with kernels of each class, where the method has some; for GPUs by two sizes of tiles."""
+    either = in_class(device, request.param[:3], monkeypatch)
+    if request.param == "gpu 2x2":
+        monkeypatch.setattr(winograd, "_sides", lambda *_: (4,))
     if not winograd.usable(either.facts):
         pytest.skip("this device does not use the method")
     return either
@@ -74,9 +76,22 @@ def blocked_input(graph, case):
     return x, cc.ReLU().apply(graph, "relu", x, train=False)
 
 
-def check(got, expected, size, products):
-    bound = AMPLIFICATION * 2 * EPS * np.sqrt(products) * size.max() + np.finfo(np.float32).tiny
+def check(got, expected, size, products, side=6):
+    bound = AMPLIFICATION[side] * 2 * EPS * np.sqrt(products) * size.max() + np.finfo(np.float32).tiny
     assert np.abs(got - expected).max() <= bound
+
+
+def side_of(graph):
+    """The side of the tiles of a graph's one convolution; 0: it is computed by the direct method."""
+    return max(getattr(node.layer, "side", 0) for node in graph.nodes)
+
+
+def only_some(either, case):
+    """Skips a case that there are no kernels for, and every second one by the smaller tiles, which share the code."""
+    if either.facts.kernels == "gpu" and case not in CASES:
+        pytest.skip("there are no kernels for it")
+    if winograd._sides() == (4,) and case not in CASES[1::2]:
+        pytest.skip("other cases have tiles of this size")
 
 
 def methods(graph):
@@ -96,8 +111,7 @@ def by_winograd(device, case):
 
 @pytest.mark.parametrize("case", [*CASES, PORTIONS, *SQUARES], ids=lambda c: c.name)
 def test_forward(either, case):
-    if case not in CASES and either.facts.kernels == "gpu":
-        pytest.skip("there are no kernels for it")
+    only_some(either, case)
     values = case.values()
     values.inputs[0][:] = np.abs(values.inputs[0])  # what the ReLU passes on
     graph = by_winograd(either, case)
@@ -106,7 +120,7 @@ def test_forward(either, case):
     expected, _ = case.reference.forward(*arguments)
     size = case.reference.magnitude(*arguments)
     outputs = [run(graph, either, values, pick)["y"] for pick in (lambda c: c[0], lambda c: c[-1])]
-    check(outputs[0], expected, size, case.reference.products(case.attrs, case.shapes))
+    check(outputs[0], expected, size, case.reference.products(case.attrs, case.shapes), side_of(graph))
     assert outputs[0].tobytes() == outputs[1].tobytes(), "the bits depend on the tile"
 
 
@@ -123,6 +137,39 @@ def test_whole_numbers_are_exact(either, kernel):
     graph = by_winograd(either, case)
     expected, _ = case.reference.forward(case.attrs, values.inputs, values.params, {})
     assert np.array_equal(run(graph, either, values)["y"], expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "train", "side"),
+    [(28, 1, False, 6), (14, 1, False, 4), (14, 8, False, 6), (28, 1, True, 4), (7, 1, False, 0), (14, 1, True, 0)],
+)
+def test_gpus_take_small_tiles_where_large_ones_are_few(size, batch, train, side, device, monkeypatch):
+    """And where filters are transformed in every run: they have less than half of the bytes then."""
+    monkeypatch.undo()
+    facts = {"has_local": True, "local_bytes": 48 << 10, "max_work_group": 1024, "compute_units": 132, "subgroup": 0}
+    gpu = in_class(device, "gpu", monkeypatch, **facts, accumulators=16, loop_limit=0)
+    case = Case("size", "Conv", dict(filters=512, kernel=3, pad=1), ((batch, 512, size, size),))
+    graph = Graph()
+    _, x = blocked_input(graph, case)
+    graph.outputs["y"] = LAYERS["Conv"](**case.attrs).apply(graph, "conv", x, train=False)
+    passes.convert_layouts(graph)
+    winograd.use_winograd(graph, gpu.facts, train=train)
+    assert side_of(graph) == side
+
+
+def test_gpus_take_the_tiles_that_there_is_room_for(device, monkeypatch):
+    monkeypatch.setattr(winograd, "_sides", lambda *_: (6, 4))
+    gpu = in_class(device, "gpu", monkeypatch)
+
+    def side(scratch):
+        graph = Graph()
+        _, x = blocked_input(graph, CASES[5])
+        graph.outputs["y"] = LAYERS["Conv"](**CASES[5].attrs).apply(graph, "conv", x, train=False)
+        passes.convert_layouts(graph)
+        winograd.use_winograd(graph, gpu.facts, train=True, scratch=scratch)
+        return side_of(graph)
+
+    assert [side(scratch) for scratch in (None, 7_000_000, 5_000_000, 1_000_000)] == [6, 6, 4, 0]
 
 
 def test_slices_of_tiles_change_no_bits(device, monkeypatch):
@@ -144,8 +191,7 @@ def test_slices_of_tiles_change_no_bits(device, monkeypatch):
 
 @pytest.mark.parametrize("case", [*CASES, SQUARES[0], SQUARES[-1]], ids=lambda c: c.name)
 def test_input_gradient(either, case):
-    if case not in CASES and either.facts.kernels == "gpu":
-        pytest.skip("there are no kernels for it")
+    only_some(either, case)
     values = case.values()
     graph = Graph()
     x = graph.input("x", TensorSpec(case.shapes[0], layout="plain"))
@@ -163,7 +209,7 @@ def test_input_gradient(either, case):
     (expected,), _ = case.reference.gradient(*arguments)
     (size,), _ = case.reference.gradient_magnitude(*arguments)
     products = case.reference.gradient_products(case.attrs, case.shapes)[0][0]
-    check(run(graph, either, values)["dx"], expected, size, products)
+    check(run(graph, either, values)["dx"], expected, size, products, side_of(graph))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

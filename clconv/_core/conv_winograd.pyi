@@ -5,13 +5,15 @@ from .optimizer import WeightGradient
 
 class WinogradFilter(Layer):
     flip: Any
-    def __init__(self, flip: Any = ...) -> None: ...
+    side: Any
+    def __init__(self, flip: Any = ..., side: Any = ...) -> None: ...
 
 class WinogradConv2d(Residual):
     pads: Any
     flip: Any
     taps: Any
-    def __init__(self, pads: Any, flip: Any = ..., taps: Any = ...) -> None: ...
+    side: Any
+    def __init__(self, pads: Any, flip: Any = ..., taps: Any = ..., side: Any = ...) -> None: ...
 
 class WinogradGradW(WeightGradient):
     pads: Any

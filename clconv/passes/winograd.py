@@ -10,22 +10,21 @@ import numpy as np
 
 from .._core.conv import Conv2d, ConvGradW, ConvTranspose2d
 from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW
-from .._core.conv_winograd_tiles import gradient_operations, tile_count, winograd_ways
+from .._core.conv_winograd_gemm import winograd_cycles
+from .._core.conv_winograd_tiles import SIDE, gradient_operations, tile_count, winograd_ways
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
 from ..shapes import Pads, TensorSpec, blocks
 
-# Lavin and Gray (2016), F(4x4, 3x3), each row times what makes it whole: 4, -6, -6, 24, 24, 1. The transform of the
-# outputs divides by it.
-FILTER = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]])
+# Lavin and Gray (2016), F(4x4, 3x3) and F(2x2, 3x3), by the side of a tile's input; each row times what makes it whole:
+# 4, -6, -6, 24, 24, 1, and 1, 2, 2, 1. The transform of the outputs divides by it.
+FILTERS = {
+    6: np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]]),
+    4: np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]]),
+}
 
-# Of the GPU class: operations in the time of moving a byte of transformed filters, about, and those of the transforms,
-# which go through memory or its cache, per value of a tile's input or output. Measured for this choice alone: with the
-# price of other bytes (`planner.prices`), VGG-16's last block would be left to the direct method.
-OPERATIONS_PER_FILTER_BYTE = 10
-OPERATIONS_PER_TRANSFORM = 100
-FILTER_PASSES = 4  # in training, transformed filters pass through the memory: loaded, stored, and read by two products
+FILTER_PASSES = 4  # of transformed filters in training, for GPUs: loaded, stored, and read by two products
 TAPS = (3, 4, 5)  # a side, of the CPU class
 LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
@@ -42,7 +41,8 @@ def use_winograd(
 ) -> None:
     """Replaces convolutions, and their input gradients, that Winograd's method computes faster.
 
-    Kernels of the CPU class transform the filters as they go; those of the GPU class read transformed ones.
+    Kernels of the CPU class transform the filters as they go; those of the GPU class read transformed ones, for
+    tiles of 4x4 or of 2x2 outputs: what takes less time, and what `scratch` has room for.
 
     Args:
         train: for GPUs, filters are transformed in every run, just before each use; else once, when they are loaded.
@@ -63,12 +63,9 @@ def use_winograd(
             continue
         found = _pads(node, facts)
         low = found is not None and node.outputs[0].spec.shape[2] < least_rows
-        if (
-            found is None
-            or low
-            or not _pays(node, facts, images, train)
-            or _taken(node, found, facts, train=train) > most
-        ):
+        sides = () if found is None or low else _sides(node, facts, images, train)
+        side = next((side for side in sides if _taken(node, found, side, facts, train=train) <= most), 0)
+        if found is None or not side:
             graph.nodes.append(node)
             continue
         x, weight, bias = node.inputs[:3]
@@ -77,10 +74,10 @@ def use_winograd(
         if facts.kernels == "cpu":
             transformed[weight, flip] = weight
         elif train:
-            (transformed[weight, flip],) = graph.add(WinogradFilter(flip), [weight], node.name)
+            (transformed[weight, flip],) = graph.add(WinogradFilter(flip, side), [weight], node.name)
         elif (weight, flip) not in transformed:
-            transformed[weight, flip] = _transformed(graph, weight)
-        layer, old = WinogradConv2d(found, flip, weight.spec.shape[2]), node.layer
+            transformed[weight, flip] = _transformed(graph, weight, side)
+        layer, old = WinogradConv2d(found, flip, weight.spec.shape[2], side), node.layer
         node.layer = layer.with_(activation=old.activation, slope=old.slope, adds=getattr(old, "adds", False))
         node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
         graph.nodes.append(node)
@@ -92,16 +89,16 @@ def usable(facts: DeviceFacts) -> bool:
     return bool(facts.workers) if facts.kernels == "cpu" else facts.max_work_group >= LEAST_GROUP
 
 
-def _taken(node: Node, pads: Pads, facts: DeviceFacts, *, train: bool) -> int:
+def _taken(node: Node, pads: Pads | None, side: int, facts: DeviceFacts, *, train: bool) -> int:
     """Bytes that Winograd's method would take for a convolution besides its operands."""
     x, w = node.input_specs()[:2]
     assert x is not None and w is not None
     extra, taps = 0, w.shape[2]
     if facts.kernels == "gpu":
-        w = TensorSpec((*w.shape[:2], 6, 6), layout="winograd")
+        w = TensorSpec((*w.shape[:2], side, side), layout="winograd")
         extra = w.nbytes(facts.block) if train else 0
     outs = [value.spec for value in node.outputs]
-    return extra + WinogradConv2d(pads, taps=taps).choices(facts, [x, w, None], outs)[0].workspace_bytes
+    return extra + WinogradConv2d(pads, taps=taps, side=side).choices(facts, [x, w, None], outs)[0].workspace_bytes
 
 
 def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
@@ -149,28 +146,35 @@ def _pads(node: Node, facts: DeviceFacts) -> Pads | None:
     return pads if min(min(pads[0]), min(pads[1])) >= 0 else None
 
 
-def _pays(node: Node, facts: DeviceFacts, images: int, train: bool) -> bool:
-    """Whether the modelled time is enough below that of the direct method."""
+def _sides(node: Node, facts: DeviceFacts, images: int, train: bool) -> tuple[int, ...]:
+    """Sides of the tiles whose modelled time is enough below that of the direct method, the fastest first."""
     weight, y = node.inputs[1], node.outputs[0].spec
     assert isinstance(weight, Value)
     k, c, taps, _ = weight.spec.shape
     if min(k, c) < facts.block:
-        return False
+        return ()
     shape = (images or y.shape[0], *y.shape[1:])
-    tiles = tile_count(shape, taps)
     if facts.kernels == "cpu":
         groups = weight.spec.groups
+        tiles = tile_count(shape, taps)
         ways = winograd_ways(tiles, k, c * groups, taps, groups, facts.block, facts.compute_units, facts.accumulators)
         direct = taps**2 * math.prod(shape) // k * blocks(k, facts.block) * c / facts.compute_units
-        return bool(ways[0][0] < GAIN * direct)
-    direct = 2 * 9 * math.prod(shape) * c
-    products = 2 * 36 * tiles * c * k
-    transforms = OPERATIONS_PER_TRANSFORM * 36 * tiles * (c + k)
-    filters = OPERATIONS_PER_FILTER_BYTE * 36 * c * k * 4 * (FILTER_PASSES if train else 1)
-    return bool(products + filters + transforms < GAIN * direct)
+        return (SIDE,) if ways[0][0] < GAIN * direct else ()
+    passes = FILTER_PASSES if train else 1
+    cycles = winograd_cycles(facts, weight.spec, TensorSpec(shape), tuple(FILTERS), passes)
+    return tuple(sorted((side for side in FILTERS if cycles[side] < GAIN * cycles[0]), key=cycles.__getitem__))
 
 
-def _transformed(graph: Graph, weight: Value) -> Value:
+def transformed_filters(w: Array, side: int) -> Array:
+    """Filters (K, C, 3, 3) as (K, C, side, side), in float32."""
+    # The points first, as they are stored: a quarter of the time with them last.
+    both = np.kron(FILTERS[side], FILTERS[side]).astype(np.float32)
+    products = both @ np.asarray(w, np.float32).reshape(-1, 9).T
+    points: Array = products.reshape(side, side, *w.shape[:2]).transpose(2, 3, 0, 1)
+    return points
+
+
+def _transformed(graph: Graph, weight: Value, side: int) -> Value:
     """A persistent value with the transformed filters, computed on the host when weights are loaded."""
     k, c = weight.spec.shape[:2]
     parameter = weight.parameter
@@ -178,12 +182,9 @@ def _transformed(graph: Graph, weight: Value) -> Value:
 
     def derive(arrays: Mapping[str, Array]) -> Array:
         w = parameter.derive(arrays) if parameter.derive else arrays[weight.name]
-        # The points first, as they are stored: a quarter of the time with them last.
-        products = np.kron(FILTER, FILTER).astype(np.float32) @ np.asarray(w, np.float32).reshape(-1, 9).T
-        points: Array = products.reshape(6, 6, -1, c).transpose(2, 3, 0, 1)
-        return points
+        return transformed_filters(np.asarray(w).reshape(-1, c, 3, 3), side)
 
-    shape = (k, c, 6, 6)
+    shape = (k, c, side, side)
     by_rows = parameter.derive is None or parameter.derived_by_rows
     spec = TensorSpec(shape, layout="winograd")
     return graph.persist(
