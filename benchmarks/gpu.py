@@ -1,14 +1,15 @@
 """Compares clconv with PyTorch on a GPU: single layers and whole networks, by the clocks of the device.
 
-    python -m benchmarks.gpu                     layers, inference and training steps
+    python -m benchmarks.gpu                     layers, inference and training steps: about ten minutes
     python -m benchmarks.gpu --networks resnet50 --batch 1 32
     python -m benchmarks.gpu --quick             does it run at all? (on any machine, with or without PyTorch)
 
 PyTorch runs on CUDA (ROCm calls itself so too) in float32 with TF32 off and on, and in float16, each in the better of
 its two memory layouts; where it finds no GPU, in float32 on the processor, which shows only that the script works.
 Data and weights are random and on the device already; first runs are left out; a figure is the median. Every row has
-the floor: its operations, as the direct method counts them, and its bytes at the device's measured peaks. Outputs are
-compared first. Writes benchmarks/results/gpu-DATE-DEVICE.json and .md.
+the floor: its operations, as the direct method counts them, and its bytes at the device's measured peaks. Kernels are
+checked against the float64 reference first, and outputs of networks against PyTorch's. Writes
+benchmarks/results/gpu-DATE-DEVICE.json, .md and .png, anew after each row: what was measured outlives an interruption.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,19 @@ from typing import Any
 import numpy as np
 
 import clconv as cc
+from clconv import reference
 from clconv.bench import measure
 from clconv.device import Device
+from clconv.errors import ClconvError
+from clconv.selftest import verify
 
 from .__main__ import RESULTS, TOLERANCE, surroundings
 from .networks import NETWORKS, SMALLEST, torch_network
+from .picture import draw_gpu
 
 MODES = {"float32": ("float32", False), "tf32": ("float32", True), "float16": ("float16", True)}
 LEAST_RUNS = 5
+CASES = [case for case in reference.CASES if case.layer in ("Conv", "ConvTranspose", "FC", "MaxPool", "BatchNorm")]
 STEM = 4  # input channels in front of the layer that is measured
 
 
@@ -218,6 +224,14 @@ class Torch:
         return statistics.median(times)
 
 
+def peer_network(
+    peer: Torch, name: str, batch: int, what: str, device: Device, seconds: float
+) -> dict[str, dict[str, float]]:
+    """PyTorch's times of a network of this name."""
+    with cc.Net(NETWORKS[name](), device=device) as net:
+        return peer.network(net, batch, what, seconds)
+
+
 def check(name: str, device: Device, peer: Torch) -> float:
     """The relative error of a network's outputs against PyTorch's in float32."""
     with cc.Net(NETWORKS[name](), device=device) as net:
@@ -246,11 +260,82 @@ def table(content: Mapping[str, Any]) -> str:
             peers = " | ".join(f"{row['torch'][mode][name]:.4g}" if mode in row["torch"] else "-" for mode in modes)
             share = f"{own['floor_ms'] / own['ms']:.0%}" if own["ms"] else "-"
             lines.append(f"| {what} | {row['batch']} | {own['ms']:.4g} | {share} | {peers} |")
-    return "\n".join([*lines, "", *content["notes"], ""])
+    return "\n".join([*lines, "", *(f"* {note}." for note in content["remarks"] + content["notes"]), ""])
+
+
+def remarks(device: Device, peer: Torch | None) -> list[str]:
+    """Sentences on what a comparison lacks on this machine."""
+    facts, found = device.facts, []
+    if facts.kind != "gpu":
+        found.append(
+            f"{facts.name} is no GPU: the figures show only that the script works; `clconv devices` lists devices"
+        )
+    if facts.kernels != "gpu":
+        found.append("Kernels for processors were measured; CLCONV_KERNELS=gpu takes those for GPUs")
+    if peer is None:
+        found.append(
+            "PyTorch is not installed: clconv's figures stand alone, and its networks' outputs were not compared"
+        )
+    elif not peer.cuda:
+        found.append(
+            "PyTorch finds no CUDA or ROCm device: its figures are the processor's, which say nothing of a GPU"
+        )
+    return found
+
+
+def wrong_cases(device: Device, cases: list[reference.Case]) -> list[str]:
+    """What differs from the float64 reference, case by case."""
+    return [f"{case}: {problem}" for case in cases for problem in verify(case, device)]
+
+
+def measured(
+    shapes: tuple[Shape, ...],
+    networks: list[str],
+    batches: list[int],
+    device: Device,
+    peer: Torch | None,
+    seconds: float,
+) -> Iterator[dict[str, Any] | str]:
+    """The rows one by one; a sentence where one could not be measured."""
+    work: list[tuple[str, int, Callable[[], dict[str, Any]], Callable[[Torch], dict[str, Any]]]] = []
+    for batch in batches:
+        for shape in shapes:
+            work.append((
+                str(shape), batch, lambda shape=shape, batch=batch: layer_row(shape, batch, device, seconds),
+                lambda torch, shape=shape, batch=batch: torch.layer(shape, batch, seconds),
+            ))  # fmt: skip
+        for name in networks:
+            for what in ("infer", "train"):
+                work.append((
+                    f"{name}, {what}", batch,
+                    lambda name=name, batch=batch, what=what: network_row(name, batch, what, device, seconds),
+                    lambda torch, name=name, batch=batch, what=what: peer_network(
+                        torch, name, batch, what, device, seconds),
+                ))  # fmt: skip
+    for place, (what, batch, own, other) in enumerate(work, start=1):
+        print(f"{place}/{len(work)}  {what}, batch of {batch}", file=sys.stderr)
+        try:
+            row = own()
+        except ClconvError as error:
+            yield f"{what}, batch of {batch}: clconv: {str(error).splitlines()[0]}"
+            continue
+        row["torch"] = {}
+        try:
+            row["torch"] = other(peer) if peer else {}
+        except RuntimeError as error:  # PyTorch's for all that goes wrong on a GPU, out of memory too
+            yield f"{what}, batch of {batch}: PyTorch: {str(error).splitlines()[0]}"
+        yield row
+
+
+def write(content: dict[str, Any], out: Path) -> None:
+    """The figures as JSON and as a table."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{out}.json").write_text(json.dumps(content, indent=1) + "\n")
+    Path(f"{out}.md").write_text(table(content))
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; see the module's docstring. Exit code 1: an output differs from PyTorch's."""
+    """The command line; see the module's docstring. Exit code 1: something is wrong, or could not be measured."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=["resnet50", "vgg16", "mobilenetv2", "unet"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
@@ -259,38 +344,39 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="two small layers, the smallest network, for an instant")
     parser.add_argument("--out", type=Path, help="where to, without suffix (default: benchmarks/results/...)")
     given = parser.parse_args(arguments)
-    shapes = SHAPES
+    shapes, cases = SHAPES, CASES[::4]
     if given.quick:
-        shapes, given.networks, given.batch, given.seconds = QUICK_SHAPES, [SMALLEST], [2], 0.01
-    device = cc.choose(given.device)
+        shapes, given.networks, given.batch, given.seconds, cases = QUICK_SHAPES, [SMALLEST], [2], 0.01, CASES[:2]
+    try:
+        device = cc.choose(given.device)
+    except ClconvError as error:
+        print(error, file=sys.stderr)
+        return 1
     assert device.queue  # before PyTorch is loaded, which brings threads of its own
     try:
         peer = Torch()
     except ImportError:
         peer = None
     content: dict[str, Any] = {"what": "gpu", **surroundings(device), "notes": [], "rows": []}
+    content["device"]["kernels"] = device.facts.kernels
     content |= {"torch_device": peer.name if peer else "", "modes": list(peer.modes) if peer else []}
+    content["remarks"] = remarks(device, peer)
+    print("\n".join([device.facts.name, *content["remarks"]]), file=sys.stderr)
+    print(f"checking {len(cases)} cases against the reference", file=sys.stderr)
+    content["notes"] += wrong_cases(device, cases)
     for name in given.networks if peer else []:
+        print(f"comparing the outputs of {name}", file=sys.stderr)
         error = check(name, device, peer)
         if not error <= TOLERANCE:
             content["notes"].append(f"{name}: the outputs differ from PyTorch's by {error:.2g} of their norm")
-    for batch in given.batch:
-        for shape in shapes:
-            row = layer_row(shape, batch, device, given.seconds)
-            content["rows"].append(row | {"torch": peer.layer(shape, batch, given.seconds) if peer else {}})
-        for name in given.networks:
-            for what in ("infer", "train"):
-                row = network_row(name, batch, what, device, given.seconds)
-                with cc.Net(NETWORKS[name](), device=device) as net:
-                    row["torch"] = peer.network(net, batch, what, given.seconds) if peer else {}
-                content["rows"].append(row)
     name = "-".join(content["device"]["name"].lower().split()[:4])
     out = given.out or RESULTS / f"gpu-{content['date'][:10]}-{name}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    out.with_suffix(".md").write_text(table(content))
+    for row in measured(shapes, given.networks, given.batch, device, peer, given.seconds):
+        content["notes" if isinstance(row, str) else "rows"].append(row)
+        write(content, out)
+    draw_gpu(content, Path(f"{out}.png"))
     print(table(content))
-    print(f"written: {out.with_suffix('.json')} and .md", file=sys.stderr)
+    print(f"written: {out}.json, .md and .png (with Matplotlib)", file=sys.stderr)
     return 1 if content["notes"] else 0
 
 

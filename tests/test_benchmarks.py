@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import clconv as cc
+from clconv.errors import OutOfMemoryError
 from clconv.limits import Limits
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks/ is no part of the package
@@ -118,7 +119,34 @@ def test_the_comparison_on_a_gpu_runs_anywhere(
     assert rows[-1]["clconv"]["train"]["ms"] > rows[-2]["clconv"]["infer"]["ms"] > 0
     assert with_torch == ("float32" in rows[0]["torch"])
     table = out.with_suffix(".md").read_text()
-    assert "| lenet, train | 2 |" in table and table in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "| lenet, train | 2 |" in table and table in told.out and "4/4  lenet, train, batch of 2" in told.err
+    assert ("* PyTorch is not installed" in table) == (not with_torch)
+    assert "is no GPU: the figures show only that the script works" in told.err or content["device"]["kernels"] == "gpu"
+    if importlib.util.find_spec("matplotlib"):
+        assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_what_cannot_be_measured_on_a_gpu_is_named_and_the_rest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clconv.bench.limits", lambda device: Limits(1e9, 1e9))
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    def fails(*_: object) -> dict[str, object]:
+        raise OutOfMemoryError("network: too large")
+
+    monkeypatch.setattr(gpu, "network_row", fails)
+    monkeypatch.setattr(gpu, "verify", lambda case, device: ["y differs"])
+    assert gpu.main(["--quick", "--out", str(tmp_path / "gpu")]) == 1
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(content["rows"]) == 2 and "lenet, train, batch of 2: clconv: network: too large" in content["notes"]
+    assert f"{gpu.CASES[0]}: y differs" in content["notes"]
+
+
+def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--quick", "--device", "no such card"]) == 1
+    assert "no device is called 'no such card'" in capsys.readouterr().err
 
 
 @needs_torch
