@@ -4,8 +4,8 @@
 //   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles
 //
 // Tensors   w filter blocks, taps reversed with FLIP (input gradient); x, y channel
-//           blocks; bias [K/B][B]; scratch: per work-item 36 * (plane + 2*block_tiles) + 6 * (2*B*chunk + 1) vectors,
-//           plane the odd one of block_tiles * C/B and the number above
+//           blocks; bias [K/B][B]; scratch: per work-item 36 * (C/B * plane + 2*block_tiles) + 6 * (2*B*chunk + 1)
+//           vectors, plane the odd one of block_tiles and the number above
 // Launch    `workers` persistent items;
 //           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
 //           the tiles into its scratch, which stays in the cache, and then the filters, for all these tiles: a row of
@@ -16,7 +16,7 @@
 //           WT   tiles per register tile (default 7)
 //           FEW  1: block_tiles is WT; transformed filters stay in registers, of 6*WT sums. Two output blocks at a time
 //                else, and 2*WT sums (default 0)
-//           PREFETCH  1: the compiler has __builtin_prefetch (default 0); with FEW, reading filters takes longest
+//           PREFETCH  1: the compiler has __builtin_prefetch (default 0): the next filters come near during products
 // Order     tiles lie on the grid of the whole image, each sum runs over c: same bits for every block size and chunk.
 // Accuracy  the transforms amplify rounding: errors are within 16 times the direct kernel's bound
 //           (Lavin and Gray 2016; measured in tests/test_winograd.py).
@@ -138,11 +138,12 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
 {
     const int worker = get_global_id(0), workers = get_global_size(0);
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), units = (k_blocks + !FEW) / (2 - FEW);
-    // An odd number of vectors between what is read or written together: not all in one set of the cache.
-    const size_t plane = (size_t)c_blocks * block_tiles + 1 - c_blocks * block_tiles % 2;
+    // An odd number of vectors between what is written together: not all in one set of the cache. What a chunk's products
+    // read lies together.
+    const size_t plane = block_tiles + 1 - block_tiles % 2, depth = 36 * plane;
     const size_t row = 2 * B * chunk + 1, filter = (size_t)BLOCKS(c_group) * FILTER;
-    __global VF *spectra = BLOCKS_AT(, scratch) + worker * (36 * (plane + 2 * block_tiles) + 6 * row);
-    __global VF *products = spectra + 36 * plane, *u = products + 72 * block_tiles;
+    __global VF *spectra = BLOCKS_AT(, scratch) + worker * (c_blocks * depth + 72 * block_tiles + 6 * row);
+    __global VF *products = spectra + c_blocks * depth, *u = products + 72 * block_tiles;
     const int works = tile_blocks * shares, last_work = (long)works * (worker + 1) / workers;
     int transformed = -1;
     for (int work = (long)works * worker / workers; work < last_work; work++) {
@@ -152,7 +153,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                 const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                 const int top = tile / tiles_w % tiles_h * OUT - pad_top, left = tile % tiles_w * OUT - pad_left;
                 transform_input_tile((__global const VF *)PIECE_BLOCK(x, n, cb), top, left, h_in, w_in,
-                                     spectra + (size_t)cb * block_tiles + t, plane);
+                                     spectra + cb * depth + t, plane);
             }
         transformed = t0;
         const int last = (long)units * (share + 1) / shares;
@@ -160,12 +161,12 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
             const int kb0 = unit * (2 - FEW), together = min(2 - FEW, k_blocks - kb0);
             __global const weight_t *filters = WEIGHTS_AT(w) + kb0 * filter;
             // Of several groups each has whole blocks, and an even number of output blocks.
-            __global const VF *inputs = spectra + kb0 * B / k_group * (c_group / B) * block_tiles;
+            __global const VF *inputs = spectra + kb0 * B / k_group * (c_group / B) * depth;
 #if FEW
             for (int cb = 0; cb * B < c_group; cb++) {
                 const int channels = min(B, c_group - cb * B);
                 __global const weight_t *tap = filters + (size_t)cb * FILTER;
-                __global const real *v = (__global const real *)(inputs + (size_t)cb * block_tiles);
+                __global const real *v = (__global const real *)(inputs + cb * depth);
 #define ADD_ROW(i) \
     add_row(i, tap, v + i * 6 * plane * B, plane * B, channels, cb == 0, products + i * 6 * WT, tap + FILTER);
                 ADD_ROW(0) ADD_ROW(1) ADD_ROW(2) ADD_ROW(3) ADD_ROW(4) ADD_ROW(5)
@@ -173,15 +174,28 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
 #else
             for (int cb = 0; cb * B < c_group; cb += chunk) {
                 const int blocks = min(chunk, BLOCKS(c_group) - cb);
+#if PREFETCH
+                // The filters of the next chunk, or of the next output blocks; some of their vectors before each product.
+                const bool more = cb + chunk < BLOCKS(c_group);
+                __global const weight_t *ahead = filters + (more ? (size_t)(cb + chunk) * FILTER : 2 * filter);
+                const int steps = 36 * ((count + WT - 1) / WT), vectors = (blocks * FILTER / B + steps - 1) / steps;
+#endif
                 for (int i = 0; i < 6; i++) {
                     for (int j = 0; j < together; j++)
                         transform_filters(i, filters + j * filter + (size_t)cb * FILTER, blocks, u + j, row);
                     for (int xi = i * 6; xi < i * 6 + 6; xi++)
-                        for (int t = 0; t < count; t += WT)
+                        for (int t = 0; t < count; t += WT) {
+#if PREFETCH
+                            for (int n = 0; n < vectors; n++, ahead += B) {
+                                __builtin_prefetch((const void *)(size_t)ahead, 0, 2);
+                                __builtin_prefetch((const void *)(size_t)(ahead + filter), 0, 2);
+                            }
+#endif
                             add_products(u + (xi - i * 6) * row,
-                                         (__global const real *)(inputs + xi * plane + (size_t)cb * block_tiles + t),
-                                         (size_t)block_tiles * B, min(c_group - cb * B, blocks * B), cb == 0,
+                                         (__global const real *)(inputs + cb * depth + xi * plane + t), depth * B,
+                                         min(c_group - cb * B, blocks * B), cb == 0,
                                          products + (size_t)xi * 2 * block_tiles + t, block_tiles);
+                        }
                 }
             }
 #endif

@@ -107,7 +107,7 @@ class WinogradConv2d(Residual):
         count = n * grid[0] * grid[1]
         few = tiles["FEW"]
         defines = {
-            "WT": tiles["WT"], "FEW": few, "FLIP": int(self.flip), "PREFETCH": int(few and rec.facts.prefetches),
+            "WT": tiles["WT"], "FEW": few, "FLIP": int(self.flip), "PREFETCH": int(rec.facts.prefetches),
             "TAPS": self.taps,
             **weight_defines(w),
         }

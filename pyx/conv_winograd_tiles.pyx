@@ -77,8 +77,8 @@ def way(tiles, k, c, taps, groups, block, units, accumulators, width, per_block,
     workers = min(works, workers)
     each = -(-works // workers)
     chunk = min(blocks(c // groups, block), _CHUNK if per_block >= _MANY_TILES else 1)
-    plane = c_blocks * per_block | 1
-    nbytes = (POINTS * (plane + 2 * per_block) + 6 * (2 * block * chunk + 1)) * block * 4
+    planes = c_blocks * (per_block | 1)
+    nbytes = (POINTS * (planes + 2 * per_block) + 6 * (2 * block * chunk + 1)) * block * 4
     more_taps, more_outputs = (1 + taps) / 4, (1 + (SIDE + 1 - taps) / TILE) / 2
     if few:
         products = c // groups * (6 * max(6 * width, _IN_FLIGHT) + _FILTER_FEW * more_taps)
@@ -87,7 +87,7 @@ def way(tiles, k, c, taps, groups, block, units, accumulators, width, per_block,
         register_tile = max(2 * width + 0.25 * (2 + width), _IN_FLIGHT)
         products = c // groups * (POINTS * per_block // width * register_tile + 2 * _FILTER * more_taps)
         if nbytes > _CACHE_BYTES:
-            products += _LINE * POINTS * plane / groups
+            products += _LINE * POINTS * planes / groups
     transformed = each // shares if each % shares == 0 else 1 if shares % each == 0 else min(count, each // shares + 2)
     price = transformed * per_block * c_blocks * _INPUT
     price += each * -(-k_units // shares) * (products + per_block * together * _OUTPUT * more_outputs)
