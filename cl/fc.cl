@@ -11,6 +11,7 @@
 // Tunables  NT  images per item (default 7)     KB  output blocks per item (default 4)
 //           LT, LX  values of l per item of fc_grad_w (default B), of fc_grad_x (1 to 4, default 1)
 //           WG  work-items per group (default 1)
+//           PREFETCH  of fc, 1: the compiler has __builtin_prefetch (default 0)
 //           UPDATE, RULE  see optimizer.h
 // Order     each output sums over l (over n), one after the other, whatever the tile; fc_grad_x sums each lane over
 //           the blocks of k, then the lanes by halves.
@@ -32,9 +33,17 @@
 #ifndef WG
 #define WG 1
 #endif
+#ifndef PREFETCH
+#define PREFETCH 0
+#endif
 
 // Steps of a product: a vector of each output block, times one value of each row.
 #define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(weights, (size_t)(j) * length + l);
+// So many values of l are weights fetched before they are used: what a processor does by itself does not keep several
+// rows of weights coming while it multiplies.
+#define AHEAD 16
+#define FETCH(j, a) \
+    __builtin_prefetch((const void *)(size_t)(weights + ((size_t)(j) * length + l + AHEAD) * B), 0, 3);
 #define LOAD_GRADIENT(j, a) g[j] = BLOCKS_AT(const, dy)[(size_t)n * k_blocks + kb0 + (j)];
 #define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
 #define MULTIPLY_ADD_GRADIENT(j, i) acc[j][i] = fma(value, g[j], acc[j][i]);
@@ -69,6 +78,9 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
     for (int l = 0; l < length; l++) {
         VF weight[KB];
         REPEAT_4(KB, LOAD_WEIGHT, 0)
+#if PREFETCH
+        REPEAT_4(KB, FETCH, 0)
+#endif
         REPEAT(NT, MULTIPLY, 0)
     }
     UNROLL for (int j = 0; j < KB; j++) {

@@ -2,6 +2,8 @@
 //
 //   to_blocks     [N][C][H][W] -> [N][C/B][H][W][B], tails zero     work-item: one block of one pixel
 //   to_plain      the inverse                                       work-item: one block of one pixel
+//   to_phases     [N][C][H][W] -> blocks (N, C*sh*sw, P, Q) of the phases of a stride (sh, sw): channel (c*sh + r)*sw + s
+//                 of (p, q) is x[c, p*sh + r - pad_top, q*sw + s - pad_left], 0 outside   work-item: one block of one row
 //   flatten       blocks (N, C, H, W) -> blocks (N, C*H*W, 1, 1) in NCHW order; a gather
 //   unflatten     its inverse, which is also its gradient
 //   shift_rows    moves rows of every channel block towards its first, in place; work-item: one block of one column
@@ -36,6 +38,63 @@ __kernel void to_blocks(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane,
     __global real *target = AT(y) + ((size_t)(item / plane) * y_plane + pixel) * B;
     for (int c = 0; c < B; c++)
         target[c] = cb * B + c < channels ? source[(size_t)c * x_plane] : 0;
+}
+
+// WG: work-items per group: with many, some compilers scatter what several of them write.
+#ifndef WG
+#define WG 1
+#endif
+// ACROSS: phases that lie side by side in x and in a block, the stride or 1.
+#ifndef ACROSS
+#define ACROSS 1
+#endif
+#if ACROSS == 1
+#define LOAD_ACROSS(p) (*(p))
+#define STORE_ACROSS(v, p) *(p) = v
+typedef real phases_t;
+#elif ACROSS == 2
+#define LOAD_ACROSS(p) vload2(0, p)
+#define STORE_ACROSS(v, p) vstore2(v, 0, p)
+typedef float2 phases_t;
+#else
+#define LOAD_ACROSS(p) vload4(0, p)
+#define STORE_ACROSS(v, p) vstore4(v, 0, p)
+typedef float4 phases_t;
+#endif
+#define PARTS (B / ACROSS)
+
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void to_phases(
+    TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int channels, int h_in, int w_in, int rows,
+    int columns, int stride_h, int stride_w, int pad_top, int pad_left)
+{
+    const int item = get_global_id(0);
+    if (item >= items)
+        return;
+    const int phases = channels * stride_h * stride_w, c_blocks = BLOCKS(phases);
+    const int row = item % rows, cb = item / rows % c_blocks, n = item / rows / c_blocks;
+    __global real *target = AT(y) + ((size_t)(item / rows) * y_plane + row * columns) * B;
+    long lines[PARTS]; // where the row of x begins that a part of the block comes from
+    int inside[PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        const int phase = cb * B + i * ACROSS, c = min(phase / (stride_h * stride_w), channels - 1);
+        const int h = row * stride_h + phase / stride_w % stride_h - pad_top;
+        inside[i] = phase < phases && h >= 0 && h < h_in;
+        lines[i] = ((long)n * channels + c) * x_plane + (inside[i] ? h : 0) * w_in;
+    }
+    const int begin = min(columns, (pad_left + stride_w - 1) / stride_w);
+    const int end = max(begin, min(columns, (w_in + pad_left) / stride_w));
+    for (int q = begin; q < end; q++) {
+        UNROLL for (int i = 0; i < PARTS; i++) {
+            const int w = q * stride_w - pad_left + (cb * B + i * ACROSS) % stride_w;
+            const phases_t found = LOAD_ACROSS(AT(x) + lines[i] + w);
+            STORE_ACROSS(inside[i] ? found : (phases_t)(0), target + q * B + i * ACROSS);
+        }
+    }
+    for (int q = begin ? 0 : end; q < columns; q = q + 1 == begin ? end : q + 1)
+        for (int lane = 0; lane < B; lane++) {
+            const int part = lane / ACROSS, w = q * stride_w - pad_left + (cb * B + lane) % stride_w;
+            target[q * B + lane] = inside[part] && w >= 0 && w < w_in ? AT(x)[lines[part] + w] : 0;
+        }
 }
 
 __kernel void to_plain(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int channels, int plane)

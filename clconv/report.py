@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import passes
-from ._core.layout import ToBlocks, ToPlain
+from ._core.layout import ToBlocks, ToPhases, ToPlain
 from .device import DeviceFacts
 from .engine import Usage
 from .errors import ArgumentError, BudgetError, ModelFileError, ShapeError
@@ -25,6 +25,7 @@ from .io.onnx_network import FREE_SIZE
 from .io.onnx_values import NeedsConstant
 from .nn.network import Entry, Network
 from .packing import Array
+from .passes.strides import PHASES
 from .plan import Plan, make_plan
 from .planner import format_bytes
 from .tables import mega, mib, table
@@ -163,7 +164,9 @@ def graph_report(
         Row("input" if len(inputs) == 1 else name, "Input", v.spec.shape, math.prod(v.spec.shape), 0, 0, "", 0, None)
         for name, v in inputs.items()
     ]
-    names = {value: name.removesuffix(TRANSFORMED) for name, value in plan.graph.persistent.items()}
+    names = {
+        value: name.removesuffix(TRANSFORMED).removesuffix(PHASES) for name, value in plan.graph.persistent.items()
+    }
     sizes = {value: math.prod(parameters[name]) for value, name in names.items() if name in parameters}
     rows += [_node_row(step, node, plan, live, sizes) for step, node in enumerate(plan.graph.nodes)]
     batch = rows[0].shape[0]
@@ -269,7 +272,7 @@ def _macs(
 
 def _algorithm(kind: str, nodes: Sequence[Node], plan: Plan, home: str) -> str:
     """The choice for the layer's own operator, or where its work is done instead."""
-    own = [node for node in nodes if type(node.layer) not in (ToBlocks, ToPlain)]
+    own = [node for node in nodes if type(node.layer) not in (ToBlocks, ToPhases, ToPlain)]
     if own:
         return f"{plan.choices[own[0]].name}{_strips(plan, own[0])}"
     if nodes:

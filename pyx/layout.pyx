@@ -3,6 +3,7 @@
 from clconv.shapes import TensorSpec, blocks, filter_blocks
 
 from clconv._core.layer import Cost, Layer, looped, plane_of
+from clconv._core.window import Window
 
 
 def _pixels(spec, block):
@@ -27,6 +28,46 @@ class ToBlocks(Layer):
         items = _pixels(outs[0].spec, rec.facts.block)
         args = [ins[0], plane_of(ins[0]), outs[0], plane_of(outs[0]), items, c, h * w]
         rec.launch("layout.cl", "to_blocks", (items,), args)
+
+
+class ToPhases(Layer):
+    """(N, C, H, W) row-major -> channel blocks (N, C*sh*sw, *size) of the phases of a stride (sh, sw).
+
+    Channel (c*sh + r)*sw + s of pixel (p, q) is x[n, c, p*sh + r - top, q*sw + s - left], zero beside the image. A
+    convolution with that stride is one with stride 1 over them.
+
+    Args:
+        pads: (top, left). size: rows and columns.
+    """
+
+    accepts = {"x": ("plain",)}
+    strips = 1
+
+    def __init__(self, stride, pads, size):
+        self.stride = stride
+        self.pads = pads
+        self.size = size
+
+    def infer(self, specs):
+        n, c, _, _ = specs[0].shape
+        return (TensorSpec((n, c * self.stride[0] * self.stride[1], *self.size)),)
+
+    def strip(self, rows, heights):
+        top, left = self.pads
+        window, needed = Window(self.stride, self.stride, ((top, 0), (left, 0))).strip(rows, heights["x"])
+        moved = self.with_(pads=(window.pads[0][0], left), size=(rows[1] - rows[0], self.size[1]))
+        return moved, {"x": needed}
+
+    def record(self, rec, ins, outs, work, choice):
+        n, c, h, w = ins[0].spec.shape
+        block, (rows, columns) = rec.facts.block, self.size
+        items = n * blocks(outs[0].spec.shape[1], block) * rows
+        args = [ins[0], plane_of(ins[0]), outs[0], plane_of(outs[0]), items, c, h, w, rows, columns, *self.stride,
+                *self.pads]
+        across = self.stride[1] if self.stride[1] in (2, 4) and block % self.stride[1] == 0 else 1
+        group = rec.facts.work_group
+        rec.launch("layout.cl", "to_phases", (items,), args, defines={"ACROSS": across, "WG": group}, local_size=(group,),
+                   iterations=looped(columns, looped(block)) + looped(block))
 
 
 class ToPlain(Layer):

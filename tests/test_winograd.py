@@ -57,8 +57,8 @@ def either(request, device, monkeypatch):
     return either
 
 
-def run(graph, device, values, pick=lambda choices: choices[0]):
-    plan = make_plan(graph, device.facts, pick=pick)
+def run(graph, device, values, pick=lambda choices: choices[0], segments=()):
+    plan = make_plan(graph, device.facts, pick=pick, segments=segments)
     session = Session(device)
     try:
         session.load(graph.persistent, {f"conv.{name}": a.astype(np.float32) for name, a in values.params.items()})

@@ -16,6 +16,7 @@ from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
 from ..shapes import Pads, TensorSpec, blocks
+from .strides import TAPS, split_strides
 
 # Lavin and Gray (2016), F(4x4, 3x3) and F(2x2, 3x3), by the side of a tile's input; each row times what makes it whole:
 # 4, -6, -6, 24, 24, 1, and 1, 2, 2, 1. The transform of the outputs divides by it.
@@ -25,7 +26,6 @@ FILTERS = {
 }
 
 FILTER_PASSES = 4  # of transformed filters in training, for GPUs: loaded, stored, and read by two products
-TAPS = (3, 4, 5)  # a side, of the CPU class
 LEAST_GROUP = 64  # work-items of the smallest tile of the GPU class
 GAIN = 0.85  # of the direct method's time, at most: below it the other accuracy is worth it
 
@@ -53,6 +53,8 @@ def use_winograd(
     if not usable(facts):
         return
     most = float("inf") if scratch is None else scratch
+    if facts.kernels == "cpu" and not train:
+        split_strides(graph, facts, images=images, least_rows=least_rows)
     nodes, graph.nodes = graph.nodes, []
     transformed: dict[tuple[Value, bool], Value] = {}
     for node in nodes:
