@@ -11,7 +11,7 @@ from typing import Any
 
 from ._core.half import HalfCopy
 from ._core.layer import Cost
-from ._core.layout import HostCopy, ToBlocks, ToPlain
+from ._core.layout import HostCopy, ToBlocks, ToPhases, ToPlain
 from .graph import Value
 from .plan import MAPPED, STREAMED, Plan
 from .planner import format_bytes
@@ -169,7 +169,8 @@ def _part(plan: Plan, first: int, stop: int, how: str, costs: Sequence[Cost], ra
     nodes = plan.graph.nodes
     order = {node: i for i, node in enumerate(nodes)}
     own = sorted(set(served(plan)[first:stop]), key=order.__getitem__)
-    named = [node for node in own if not isinstance(node.layer, (ToBlocks, ToPlain, HalfCopy, HostCopy))] or own
+    moves = (ToBlocks, ToPhases, ToPlain, HalfCopy, HostCopy)
+    named = [node for node in own if not isinstance(node.layer, moves)] or own
     return Part(
         named[0].name,
         named[-1].name,

@@ -1,4 +1,4 @@
-"""Square convolution by Winograd's method, F(4x4, 3x3) for most, the weight gradient for 3x3, and the transform of its filters."""
+"""Square convolution by Winograd's method, F(4x4, 3x3) for most, the weight gradient for 3x3, transformed filters."""
 
 from clconv.shapes import TensorSpec, blocks
 
@@ -33,8 +33,8 @@ class WinogradFilter(Layer):
 
 
 class WinogradConv2d(Residual):
-    """y = f(b + x * w) at stride 1 for filters (K, C/g, taps, taps), or transformed before (K, C, side, side) for the GPU
-    class.
+    """y = f(b + x * w) at stride 1 for filters (K, C/g, taps, taps), for the GPU class transformed before
+    (K, C, side, side).
 
     Args:
         taps: 3 to 5 a side; for the GPU class 3. flip: the taps are reversed, as an input gradient has them, unless the
@@ -114,8 +114,8 @@ class WinogradConv2d(Residual):
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
             *output_args(outs[0], rec.facts.block), work, count, *grid, c * w.spec.groups, c, k // w.spec.groups,
-            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"],
-            tiles["chunk"], *self.activation_args(),
+            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"],
+            tiles["shares"], tiles["chunk"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
 

@@ -169,5 +169,6 @@ def _launch_fc(rec, tensors, batch, length, k, activation, choice, defines):
     items, group = -(-batch // tiles["NT"]), rec.facts.work_group
     groups = -(-blocks(k, rec.facts.block) // tiles["KB"])
     args = [*tensors, items, batch, length, k, *activation]
-    rec.launch("fc.cl", "fc", (items, groups), args, defines={**tiles, **defines, "WG": group, "PREFETCH": int(rec.facts.prefetches)}, local_size=(group, 1),
+    defines = {**tiles, **defines, "WG": group, "PREFETCH": int(rec.facts.prefetches)}
+    rec.launch("fc.cl", "fc", (items, groups), args, defines=defines, local_size=(group, 1),
                iterations=looped(length) + 2 * looped(tiles["KB"], looped(tiles["NT"])))

@@ -66,7 +66,8 @@ class ToPhases(Layer):
                 *self.pads]
         across = self.stride[1] if self.stride[1] in (2, 4) and block % self.stride[1] == 0 else 1
         group = rec.facts.work_group
-        rec.launch("layout.cl", "to_phases", (items,), args, defines={"ACROSS": across, "WG": group}, local_size=(group,),
+        defines = {"ACROSS": across, "WG": group}
+        rec.launch("layout.cl", "to_phases", (items,), args, defines=defines, local_size=(group,),
                    iterations=looped(columns, looped(block)) + looped(block))
 
 

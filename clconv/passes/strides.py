@@ -93,7 +93,8 @@ def _weights(graph: Graph, weight: Value, stride: int) -> Value:
         more = taps * stride - kernel
         padded = np.pad(w.reshape(-1, c, kernel, kernel), ((0, 0), (0, 0), (0, more), (0, more)))
         split = padded.reshape(-1, c, taps, stride, taps, stride).transpose(0, 1, 3, 5, 2, 4)
-        return split.reshape(-1, *shape[1:])
+        phases: Array = split.reshape(-1, *shape[1:])
+        return phases
 
     shape = (k, c * stride**2, taps, taps)
     by_rows = parameter.derive is None or parameter.derived_by_rows
