@@ -86,7 +86,7 @@ def fits(net: Net, memory: int, *, bn: str | None = None, terms: Terms = DEFAULT
     """The largest batches for predicting and training that fit into a budget, and image where sizes are free.
 
     Args:
-        memory: bytes. bn: as for `Net.fit`. terms: of predictions.
+        memory: bytes. bn: as for `Net.fit`. terms: of predictions; of training, its storage.
 
     Raises:
         ArgumentError: the network's batch is fixed.
@@ -95,7 +95,7 @@ def fits(net: Net, memory: int, *, bn: str | None = None, terms: Terms = DEFAULT
         raise ArgumentError(
             f"fit-check: the file fixes the batch at {net.network.fixed_batch}; clconv summary shows it"
         )
-    found = [_test_batch(net, memory, terms), _train_batch(net, memory, bn)]
+    found = [_test_batch(net, memory, terms), _train_batch(net, memory, bn, terms.storage)]
     largest = _image(net, memory, terms)
     return Fits(memory, net.device.facts.name, (*found, *([largest] if largest is not None else [])))
 
@@ -136,10 +136,10 @@ def _test_batch(net: Net, memory: int, terms: Terms) -> Fit:
     return Fit("batch", "test", batch, None, batch == MOST_BATCH, plan.peak_bytes)
 
 
-def _train_batch(net: Net, memory: int, bn: str | None) -> Fit:
+def _train_batch(net: Net, memory: int, bn: str | None, storage: str | None) -> Fit:
     try:
         batch = _largest(lambda n: _bytes(lambda: training_plan(net, n, NO_LIMIT, bn)), memory, MOST_BATCH)
-        plan = training_plan(net, max(batch, 1), memory, bn)
+        plan = training_plan(net, max(batch, 1), memory, bn, storage)
     except (ArgumentError, ModelFileError, ShapeError, BudgetError) as error:
         return Fit("batch", "train", 0, 0, False, 0, str(error))
     capped, note = batch == MOST_BATCH, "; ".join(plan.told)

@@ -300,8 +300,8 @@ class Net:
             memory: budget that it must fit, like "64MB"; layers run in strips of rows, and weights stay in a mapped
                 file, as far as it asks for. exact: (test mode) with the algorithms of the fastest plan only.
             spill: (test mode) "host" lets activations that nobody reads for a while wait in host memory, too.
-            storage: (test mode) "float16" stores weights so and, where the budget asks for it, lets activations that
-                nobody reads for a while wait so; arithmetic stays float32.
+            storage: "float16" lets activations that nobody reads for a while wait so, where the budget asks for it,
+                and in test mode stores weights so; arithmetic stays float32.
             bn: see `fit`.
 
         Returns:
@@ -317,7 +317,8 @@ class Net:
         terms = Terms(exact, spill, storage)
         if mode == "train":
             terms.for_training("plan")
-            trainer = Trainer(self.network, self.device, loss, optimizer or SGD(0.01, momentum=0.9), bn=bn)
+            optimizer = optimizer or SGD(0.01, momentum=0.9)
+            trainer = Trainer(self.network, self.device, loss, optimizer, bn=bn, storage=storage)
             return trainer.plan_within({"train": {batch}}, budget_bytes(memory))[0]
         return self._inference.plan(OUTPUT, batch, budget=budget_bytes(memory), terms=terms)
 
@@ -420,6 +421,7 @@ class Net:
         augmentation: Augmentation | None = None,
         memory: str | int | None = None,
         bn: str | None = None,
+        storage: str | None = None,
         seed: int = 0,
         shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -441,6 +443,8 @@ class Net:
             augmentation: of uint8 images. memory: budget like "512MB" for all that training takes; what does not fit
                 is computed in less memory and more time: the forward pass again, batches in parts.
             bn: "per_micro_batch" allows parts where batches are normalised, each by its own statistics.
+            storage: "float16" lets activations wait for their gradients so, where the budget asks for it: gradients see
+                values rounded by 2^-11 of themselves; the forward pass and weights stay float32.
             seed: of shuffling, augmentation and dropout. The same seed gives the same bits on one device.
             checkpoint: file for weights, optimizer state and counters, written after each epoch, every
                 `checkpoint_steps` steps, and on Ctrl-C. resume: go on from it if it is there; the run ends
@@ -475,7 +479,7 @@ class Net:
             )
         with self._lock:
             self._release_test()
-            recipe = Recipe(loss, optimizer, schedule, epochs, seed, bn)
+            recipe = Recipe(loss, optimizer, schedule, epochs, seed, bn, storage)
             saving = Saving(checkpoint, checkpoint_steps, resume, self._metadata())
             printing = [PrintEpochs(epochs)] if verbose else []
             if self._training is None:

@@ -303,7 +303,8 @@ def report(
 
     Args:
         mode: "test", "train" or "both"; the figures of single layers are test-time mode's unless "train".
-        memory, bn: as for `Net.plan`. terms: of test-time mode. In "both", training that does not fit is a note.
+        memory, bn: as for `Net.plan`. terms: of test-time mode, and in training its storage. In "both", training that
+            does not fit is a note.
 
     Raises:
         ArgumentError: another mode or batch. BudgetError: it does not fit.
@@ -317,7 +318,7 @@ def report(
         plans.append(net.plan(batch, "test", memory, **asdict(terms)))
     if mode != "test":
         try:
-            plans.append(training_plan(net, batch, memory, bn))
+            plans.append(training_plan(net, batch, memory, bn, terms.storage))
         except (ArgumentError, BudgetError, ModelFileError, ShapeError) as error:
             if mode == "train":
                 raise
@@ -325,10 +326,12 @@ def report(
     return describe(net.network, plans, net.usages, notes)
 
 
-def training_plan(net: Net, batch: int, memory: str | int | None = None, bn: str | None = None) -> Plan:
+def training_plan(
+    net: Net, batch: int, memory: str | int | None = None, bn: str | None = None, storage: str | None = None
+) -> Plan:
     """The plan of a training step with the loss that goes with the network's output."""
     loss = "softmax" if net.network.flat_output else "mse"
-    return net.plan(batch, "train", memory, loss=loss, bn=bn)
+    return net.plan(batch, "train", memory, loss=loss, bn=bn, storage=storage)
 
 
 def plan_table(plan: Plan) -> str:

@@ -42,8 +42,6 @@ class Terms:
             raise ArgumentError(
                 f'{who}: spill="{self.spill}" is for predictions; in training what does not fit is computed again'
             )
-        if self.storage is not None:
-            raise ArgumentError(f'{who}: storage="{self.storage}" is for predictions; training keeps float32 weights')
 
 
 DEFAULT = Terms()

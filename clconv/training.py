@@ -34,6 +34,7 @@ class Recipe:
     epochs: int
     seed: int
     bn: str | None = None  # see `Trainer`
+    storage: str | None = None  # likewise; a run may go on with another, as in another budget
 
     def described(self, loader: Loader) -> dict[str, Any]:
         """What a resumed run must have in common with the one that wrote the checkpoint."""
@@ -157,7 +158,7 @@ class Training:
         progress: BuildProgress | None,
     ) -> Trainer:
         """The trainer of the last run where it serves again, else a new one with `arrays` loaded."""
-        key = (recipe.loss, recipe.optimizer.rule, budget, recipe.bn)
+        key = (recipe.loss, recipe.optimizer.rule, budget, recipe.bn, recipe.storage)
         trainer = self.trainer if self._key == key else None
         if trainer is not None and trainer.restart(recipe.optimizer, recipe.seed, batches, progress):
             return trainer
@@ -165,7 +166,14 @@ class Training:
             arrays = self.trainer.arrays()
             self.release()
         trainer = Trainer(
-            self.network, self.device, recipe.loss, recipe.optimizer, seed=recipe.seed, budget=budget, bn=recipe.bn
+            self.network,
+            self.device,
+            recipe.loss,
+            recipe.optimizer,
+            seed=recipe.seed,
+            budget=budget,
+            bn=recipe.bn,
+            storage=recipe.storage,
         )
         try:
             trainer.prepare(arrays, batches, progress, optimizer_arrays)

@@ -1,19 +1,26 @@
 """Activations that wait as float16: rounded as is said, less on the device, true numbers."""
 
+import re
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from test_spill import hourglass, least
+from test_training_memory import batch, planned, stepped
 
+import clconv as cc
 from clconv import passes, planner
 from clconv._core.half import ToFloat, ToHalf
 from clconv._core.layout import ToBlocks, ToPlain
 from clconv.cli import main
+from clconv.device import choose
 from clconv.engine import Session
 from clconv.errors import BudgetError
 from clconv.graph import Graph
 from clconv.plan import make_plan
 from clconv.shapes import TensorSpec
+from clconv.train.method import Method
+from clconv.train.trainer import Trainer
 
 LEAST, BELOW_SIX = 2.0**-24, 5.99609375
 
@@ -147,3 +154,95 @@ def test_people_see_it(net, tmp_path):
     shown = CliRunner().invoke(main, [*command, "--explain", "--trace", str(drawn)]).stdout
     assert "as float16 wait: relu1" in shown
     assert "activations as float16" in drawn.read_text()
+
+
+@pytest.fixture(scope="module")
+def one():
+    """The default device: kernels have been tested on all, the rest does not depend on the driver."""
+    return choose()
+
+
+LEVELS = "INPUT 24x24x3 -> CONV 3x3x16 p1 -> {} -> CONV 3x3x16 p1 -> RELU -> POOL -> CONV 3x3x24 -> RELU -> FC 5"
+
+
+def steps(one, monkeypatch, network, x, y, method, count=2):
+    """Losses and arrays after some steps by a method, and the bytes that they took."""
+    optimizer = cc.SGD(0.05, momentum=0.9)
+    trainer = Trainer(network, one, "softmax", optimizer, seed=4)
+    monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, method))
+    losses, arrays = stepped(trainer, optimizer, x, y, count)
+    return losses, arrays, trainer.peak_bytes
+
+
+@pytest.mark.parametrize("activation", ["RELU", "RELU6"])
+def test_gradients_see_rounded_values_and_true_slopes(one, monkeypatch, activation):
+    """The loss of the first step and what is told by slopes alone keep their bits, whatever is tiny or near 6."""
+    network = cc.Net(LEVELS.format(activation), device=one).network
+    x, y = batch(network, 6)
+    x[:2] *= 1e-9
+    x[2:4] *= 20
+    whole = steps(one, monkeypatch, network, x, y, Method(scratch=0), 1)
+    half = steps(one, monkeypatch, network, x, y, Method(halved=True, scratch=0), 1)
+    assert half[0] == whole[0]
+    assert half[2] < whole[2]
+    changed = {name for name, array in whole[1].items() if not np.array_equal(half[1][name], array)}
+    assert "conv2.weight" in changed, "its gradient reads what waited"
+    assert not any(name.startswith("conv1") or "bias" in name for name in changed)
+    largest = np.abs(whole[1]["conv2.weight.velocity"]).max()
+    difference = half[1]["conv2.weight.velocity"] - whole[1]["conv2.weight.velocity"]
+    assert np.abs(difference).max() < 2.0**-10 * largest
+
+
+@pytest.mark.parametrize("cuts", [(), (3, 7)], ids=len)
+def test_a_step_repeats_its_bits(one, monkeypatch, cuts):
+    """With normalised batches, shortcuts and dropout, what is computed again from rounded values, and parts."""
+    x = cc.ReLU()(cc.BatchNorm()(cc.Conv(16, 3, pad=1)(cc.Input(3, 24, 24))))
+    for _ in range(2):
+        x = cc.ReLU()(cc.Add()(x, cc.BatchNorm()(cc.Conv(16, 3, pad=1)(x))))
+    network = cc.Net(cc.FC(5)(cc.Dropout(0.3)(cc.MaxPool(2)(x)))).network
+    x, y = batch(network, 6)
+    method = Method(3, cuts, True, 0)
+    first, second = (steps(one, monkeypatch, network, x, y, method) for _ in range(2))
+    assert first[0] == second[0]
+    assert all(np.array_equal(second[1][name], array) for name, array in first[1].items())
+    whole = steps(one, monkeypatch, network, x, y, Method(3, cuts, False, 0))
+    np.testing.assert_allclose(first[0], whole[0], rtol=1e-3)
+    assert first[2] <= whole[2]
+
+
+def deep(one):
+    return cc.Net("INPUT 24x24x3 -> [CONV 3x3x16 p1 -> BN -> RELU]*4 -> FC 5", device=one)
+
+
+def test_training_in_the_least(one):
+    """A refusal names it, with the bytes that it needs; it runs there, 64 bytes less are refused."""
+    net = deep(one)
+    x, y = batch(net.network, 12)
+    with pytest.raises(BudgetError, match=r'With storage="float16", (\d+) \(.*\) would do') as refused:
+        net.plan(12, "train", memory=1000)
+    bare, low = (int(n) for n in re.search(r'at least (\d+) .*float16", (\d+)', str(refused.value)).groups())
+    assert low < bare
+    with pytest.raises(BudgetError, match=f"at least {low} "):
+        net.plan(12, "train", memory=low - 64, storage="float16")
+    history = net.fit(x, y, batch_size=12, memory=low, storage="float16", verbose=False)
+    assert np.isfinite(history.loss).all() and history.peak_bytes <= low
+    (usage,) = net.usages
+    assert usage.planned_bytes == usage.measured_bytes
+    assert net.plan(12, "train", storage="float16").told == ()
+    assert "activations wait for their gradients as float16" in net.plan(12, "train", low, storage="float16").told
+
+
+def test_a_run_goes_on_with_the_same_bits(one, tmp_path):
+    net = deep(one)
+    x, y = batch(net.network, 12)
+    with pytest.raises(BudgetError) as refused:
+        net.plan(12, "train", memory=1000, storage="float16")
+    low = refused.value.needed_bytes or int(re.search(r"at least (\d+) ", str(refused.value))[1])
+    how = {"batch_size": 12, "memory": low, "storage": "float16", "verbose": False}
+    runs = []
+    for name, epochs in (("whole", (2,)), ("parts", (1, 2))):
+        for number in epochs:
+            with deep(one) as net:
+                net.fit(x, y, epochs=number, checkpoint=tmp_path / f"{name}.safetensors", resume=True, **how)
+                runs.append(net.get_weights())
+    assert all(np.array_equal(runs[-1][name], array) for name, array in runs[0].items())

@@ -115,8 +115,8 @@ def test_wrong_words(net):
         net.plan(storage="int8")
     with pytest.raises(ArgumentError, match=r'storage: "float16" changes results, which exact forbids'):
         net.predict(np.zeros((1, 16, 20, 20), np.float32), exact=True, storage="float16")
-    with pytest.raises(ArgumentError, match=r'plan: storage="float16" is for predictions'):
-        net.plan(mode="train", storage="float16")
+    with pytest.raises(ArgumentError, match=r"storage: 'half' is no type to store in"):
+        net.fit(np.zeros((1, 16, 20, 20), np.float32), np.zeros(1, int), storage="half")
 
 
 def test_people_see_it(device, tmp_path):

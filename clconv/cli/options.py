@@ -66,9 +66,13 @@ def limit_options(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 def means_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--spill and --storage, the same for all commands."""
     spill = "Predictions: lets activations wait in host memory where the budget asks for it."
-    storage = "Predictions: weights as float16, and activations that wait; arithmetic stays float32."
-    command = click.option("--storage", type=click.Choice(STORAGES), help=storage)(command)
-    return click.option("--spill", type=click.Choice(SPILLS), help=spill)(command)
+    storage = "Activations that wait as float16 and, predicting, weights; arithmetic stays float32."
+    return click.option("--spill", type=click.Choice(SPILLS), help=spill)(storage_option(storage)(command))
+
+
+def storage_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--storage."""
+    return click.option("--storage", type=click.Choice(STORAGES), help=text)
 
 
 def trace_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

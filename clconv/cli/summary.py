@@ -114,7 +114,7 @@ def _modes(made: report.Report) -> list[str]:
 
 def _plan(net: Net, mode: str, batch: int, how: How) -> Plan:
     if mode == "train":
-        return report.training_plan(net, batch, how.limits.memory, how.bn)
+        return report.training_plan(net, batch, how.limits.memory, how.bn, how.limits.terms.storage)
     return net.plan(batch, "test", how.limits.memory, **asdict(how.limits.terms))
 
 

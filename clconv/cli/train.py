@@ -24,7 +24,7 @@ from ..train.method import PER_PART
 from .display import TrainingDisplay, console, counting, device_line, number, percent, stop
 from .memory import memory_bytes, memory_line
 from .networks import Source, check_vector, find, image_text
-from .options import device_option, json_option, memory_option
+from .options import device_option, json_option, memory_option, storage_option
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "nesterov": 0.02, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
 MOMENTUM = 0.9
@@ -69,6 +69,7 @@ class Settings:
     device: str | None
     memory: int | None
     bn: str | None
+    storage: str | None
     checkpoint: str | None
     checkpoint_steps: int
     resume: bool
@@ -183,6 +184,7 @@ def _check_target(path: Path) -> None:
     type=click.Choice([PER_PART]),
     help="Allow parts of a batch with batch normalisation, each by its own statistics.",
 )
+@storage_option("Lets activations wait for their gradients as float16 where the budget asks for it.")
 @click.option("--checkpoint", metavar="FILE", help="Keep the state of the run here: each epoch, and on Ctrl-C.")
 @click.option("--checkpoint-steps", default=0, type=click.IntRange(0), metavar="N", help="... and every N steps.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint if it is there.")
@@ -312,6 +314,7 @@ def _fit(net: Net, data: Dataset, test: Dataset | None, settings: Settings, out:
             augmentation=settings.augmentation,
             memory=settings.memory,
             bn=settings.bn,
+            storage=settings.storage,
             seed=settings.seed,
             callbacks=[display],
             checkpoint=settings.checkpoint,

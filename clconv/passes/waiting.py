@@ -45,13 +45,18 @@ def idle(graph: Graph, block: int) -> list[Idle]:
     return sorted(found, key=lambda each: -each.bytes_saved)
 
 
+def halvable(value: Value, block: int) -> bool:
+    """Whether it may wait as float16: large, of float32 values."""
+    return value.spec.dtype == "float32" and value.spec.nbytes(block) >= SMALL_BYTES
+
+
 def wait(graph: Graph, block: int, spilled: int, halved: int) -> None:
     """Lets the `spilled` activations that are most worth it wait in host memory, and the `halved` next ones as float16.
 
     What is spilled goes as soon as it is made, while others read it; what is halved once they have.
     """
     found = idle(graph, block)
-    halves = [each for each in found[spilled:] if each.value.spec.dtype == "float32"][:halved]
+    halves = [each for each in found[spilled:] if halvable(each.value, block)][:halved]
     waiting: list[Waits] = [(each, each.made, Spill(), Restore()) for each in found[:spilled]]
     _insert(graph, waiting + [(each, each.gaps[0][0], ToHalf(), ToFloat()) for each in halves])
 
@@ -67,7 +72,7 @@ def halve_kept(graph: Graph, block: int) -> None:
     waiting: list[Waits] = []
     for each in idle(graph, block):
         gaps = tuple(gap for gap in each.gaps if gap[1] >= count)
-        if gaps and each.value not in back and each.value.spec.dtype == "float32":
+        if gaps and each.value not in back and halvable(each.value, block):
             waiting.append((replace(each, gaps=gaps), gaps[0][0], ToHalf(), ToFloat()))
     _insert(graph, waiting)
 

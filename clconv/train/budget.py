@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 from ..errors import OutOfMemoryError, ShapeError
 from ..plan import Plan
@@ -37,19 +38,20 @@ class Fitting:
     """Methods for steps on batches of these sizes ("train" and "test").
 
     Args:
-        parts: batches may come in parts even where they are normalised.
+        parts: batches may come in parts even where they are normalised. halves: activations may wait as float16.
 
     Attributes:
         obstacle: why the last method that was tried cannot be planned at all.
     """
 
-    def __init__(self, plans: StepPlans, batches: Mapping[str, set[int]], *, parts: bool) -> None:
+    def __init__(self, plans: StepPlans, batches: Mapping[str, set[int]], *, parts: bool, halves: bool = False) -> None:
         self.plans = plans
         self.batches = batches
         self.batch = max(batches["train"])
         self.whole = not parts and normalises(plans.network, self.batch)
+        self.storages = (False, True) if halves else (False,)
         self.obstacle = ""
-        self._searches: dict[int, Search | None] = {}
+        self._searches: dict[tuple[int, bool], Search | None] = {}
 
     def within(self, limit: int) -> Method | None:
         """The cheapest method that takes at most `limit` bytes; None where there is none."""
@@ -74,9 +76,10 @@ class Fitting:
     def least(self) -> list[tuple[int, Method]]:
         """The methods that take least, with their bytes, ascending: what does not fit the first is refused."""
         found = []
-        for images in {self.batch} if self.whole else {self.batch, 1, 2}:
-            for _, cuts, _ in self._levels(images, LEAST):
-                method = Method(images, cuts, 0, 1)
+        sizes = {self.batch} if self.whole else {self.batch, 1, 2}
+        for images, halved in product(sizes, self.storages):
+            for _, cuts, _ in self._levels(images, LEAST, halved):
+                method = Method(images, cuts, halved, 0, 1)
                 nbytes = self._bytes(method)
                 if nbytes is not None:
                     found.append((nbytes, method))
@@ -115,16 +118,17 @@ class Fitting:
                 return None
             most = -(-most // 2)
 
-    def _levels(self, images: int, shares: tuple[float, ...]) -> list[Level]:
+    def _levels(self, images: int, shares: tuple[float, ...], halved: bool) -> list[Level]:
         """Several amounts of recomputation for parts of so many images, none first; empty: they cannot be planned."""
-        if images not in self._searches:
+        key = images, halved
+        if key not in self._searches:
             try:
                 plan = self.plans.train(Method(scratch=0), images, self.batch, images < self.batch)
-                self._searches[images] = Search(chain(plan))
+                self._searches[key] = Search(chain(plan, halved))
             except (OutOfMemoryError, ShapeError) as error:
                 self.obstacle = str(error)
-                self._searches[images] = None
-        search = self._searches[images]
+                self._searches[key] = None
+        search = self._searches[key]
         if search is None:
             return []
         full, low = search.peak[0][search.count], search.least()
@@ -139,17 +143,16 @@ class Fitting:
     def _candidates(self) -> Iterator[Candidate]:
         sizes = [self.batch] if self.whole else list(dict.fromkeys(-(-self.batch // count) for count in PARTS))
         # The largest part that the device allows; others are modelled after it.
-        model, levels = next(((i, found) for i in sizes if (found := self._levels(i, LEVELS))), (0, []))
-        for scratch in SCRATCH:
-            if not levels:
-                return
-            plan = self.plans.train(Method(scratch=scratch), model, self.batch, model < self.batch)
+        model = next((images for images in sizes if self._levels(images, LEVELS, False)), 0)
+        for scratch, halved in product(SCRATCH, self.storages) if model else ():
+            levels = self._levels(model, LEVELS, halved)
+            plan = self.plans.train(Method(halved=halved, scratch=scratch), model, self.batch, model < self.batch)
             fixed, most = plan.residence.nbytes(), self.batch / model
             for images in sizes:
                 parts = (-(-self.batch // images) - 1) * UNCACHED * _passes(plan)
                 for extra, cuts, arena in levels if images <= model else []:
                     cost = (_cost(plan) + extra) * most + parts
-                    yield Candidate(Method(images, cuts, scratch), cost, fixed + arena * images / model)
+                    yield Candidate(Method(images, cuts, halved, scratch), cost, fixed + arena * images / model)
 
 
 def _cost(plan: Plan) -> float:

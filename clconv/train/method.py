@@ -26,13 +26,15 @@ class Method:
 
     Attributes:
         images: at most so many at a time: the batch comes in equal parts, whose gradients are gathered. None: all.
-        cuts: what is computed twice, see `passes.recompute`.
+        cuts: what is computed twice, see `passes.recompute`. halved: what gradients read waits for them as float16, see
+            `passes.halve_kept`.
         scratch: most bytes that Winograd's method may take for one convolution. None: any.
         test_images: at most so many at a time in test-time mode.
     """
 
     images: int | None = None
     cuts: tuple[int, ...] = ()
+    halved: bool = False
     scratch: int | None = None
     test_images: int | None = None
 
@@ -53,6 +55,8 @@ class Method:
             told.append(f"Winograd's convolutions only where {format_bytes(self.scratch)} are enough")
         if self.cuts:
             told.append(f"the forward pass is computed again, in {len(self.cuts)} segments")
+        if self.halved:
+            told.append("activations wait for their gradients as float16")
         parts = self.parts(batch)
         if len(parts) > 1:
             told.append(f"batches of {batch} come in {len(parts)} parts of up to {parts[0]} images")
@@ -85,6 +89,8 @@ class StepPlans:
         def made() -> Plan:
             cuts = method.cuts
             graph = training_graph(self.network, images, self.loss, self.optimizer, cuts, batch, summed, self.facts)
+            if method.halved:
+                passes.halve_kept(graph, self.facts.block)
             return self._planned(graph, method)
 
         return self._plans.get(key, made)

@@ -15,6 +15,7 @@ from ..packing import Array
 from ..plan import Plan, make_plan
 from ..planner import format_bytes
 from ..program import Progress
+from ..terms import STORAGES, Terms
 from .budget import Fitting
 from .method import PER_PART, Method, StepPlans, together_bytes
 from .optimizers import Optimizer
@@ -26,6 +27,7 @@ class Trainer:
     Args:
         seed: of dropout. budget: the most bytes it may hold on the device, or None.
         bn: "per_micro_batch" lets batches come in parts although they are normalised, each with its own statistics.
+        storage: "float16" lets activations wait for their gradients so.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Trainer:
         seed: int = 0,
         budget: int | None = None,
         bn: str | None = None,
+        storage: str | None = None,
     ) -> None:
         if bn not in (None, PER_PART):
             raise ArgumentError(f'fit: bn {bn!r} is not "{PER_PART}" or None')
@@ -47,6 +50,7 @@ class Trainer:
         self.optimizer = optimizer
         self.seed = seed
         self.bn = bn
+        self.storage = Terms(storage=storage).storage
         self.steps_done = 0
         self.session = Session(device, budget)
         self.method = Method()
@@ -110,7 +114,7 @@ class Trainer:
             BudgetError: no method fits; the least that would is named. Nothing was allocated.
         """
         limit = self.device.facts.global_bytes if budget is None else budget
-        fitting = Fitting(self._plans, batches, parts=self.bn == PER_PART)
+        fitting = self._fitting(batches, self.bn, self.storage)
         method = fitting.within(limit)
         if method is None:
             raise BudgetError(self._refusal(fitting, limit, budget))
@@ -123,6 +127,9 @@ class Trainer:
             plan.told = told
         return plans
 
+    def _fitting(self, batches: Mapping[str, set[int]], bn: str | None, storage: str | None) -> Fitting:
+        return Fitting(self._plans, batches, parts=bn == PER_PART, halves=storage is not None)
+
     def _refusal(self, fitting: Fitting, limit: int, budget: int | None) -> str:
         whose = "the budget" if budget is not None else f"what {self.device.facts.name} has"
         found = fitting.least()
@@ -134,10 +141,15 @@ class Trainer:
             text += f"at least {nbytes} ({format_bytes(nbytes)}) are needed: {'; '.join(method.told(fitting.batch))}. "
         else:
             text += f"{fitting.obstacle}. "
+        others = {}
         if fitting.whole:
-            other = Fitting(self._plans, fitting.batches, parts=True).least()
-            if other and (not found or other[0][0] < found[0][0]):
-                text += f'With bn="{PER_PART}", {other[0][0]} ({format_bytes(other[0][0])}) would do. '
+            others[f'bn="{PER_PART}"'] = self._fitting(fitting.batches, PER_PART, self.storage)
+        if self.storage is None:
+            others[f'storage="{STORAGES[0]}"'] = self._fitting(fitting.batches, self.bn, STORAGES[0])
+        for words, other in others.items():
+            less = other.least()
+            if less and (not found or less[0][0] < found[0][0]):
+                text += f"With {words}, {less[0][0]} ({format_bytes(less[0][0])}) would do. "
         return f"{text}Nothing was allocated."
 
     def plan(self, mode: str, batch: int) -> Plan:
