@@ -197,7 +197,7 @@ def public_array(value: Value, arrays: Mapping[str, Array]) -> Array | None:
 def to_storage(array: Array, value: Value) -> Array:
     """A public array in the shape of the value's spec."""
     if value.parameter and value.parameter.swap:
-        array = swap_filter(np.asarray(array), value.spec.groups)
+        array = swap_filter(np.asarray(array).reshape(value.parameter.public_shape), value.spec.groups)
     # What is stored as float16 becomes so in parts, when it is packed.
     dtype = "float32" if value.spec.dtype == "float16" else value.spec.dtype
     return np.asarray(array, dtype).reshape(value.spec.shape)

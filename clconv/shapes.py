@@ -38,7 +38,8 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         assert self.layout in LAYOUTS and self.dtype in ITEM_BYTES, self
-        assert all(n > 0 for n in self.shape), self
+        if not all(n > 0 for n in self.shape):
+            raise ShapeError(f"a tensor of shape {self.shape} has no elements; extents from 1 on are supported")
 
     def storage_shape(self, block: int) -> tuple[int, ...]:
         """The stored array's shape for channel blocks of `block` values."""

@@ -12,6 +12,7 @@ import pytest
 import clconv as cc
 from clconv.errors import ModelFileError
 from clconv.io.onnx_file import parse_model, read_onnx
+from clconv.io.onnx_network import OnnxNetwork
 
 onnx = pytest.importorskip("onnx")
 helper, F, I64 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
@@ -220,6 +221,50 @@ def test_arguments_that_are_not_supported_are_named_at_once(tmp_path):
     onnx.save(model(nodes, [scales]), tmp_path / "m.onnx")
     with pytest.raises(ModelFileError, match=r"(?s)MaxPool.*node 'pool'.*places.*Resize.*node 'grow'.*'strange'"):
         cc.load(tmp_path / "m.onnx").plan()
+
+
+def known(name, *shape):
+    return onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+
+
+def node(op, *inputs, **attributes):
+    return helper.make_node(op, ["x", *inputs], ["y"], **attributes)
+
+
+WEIGHT, SIZES = known("w", 4, 3, 3, 3), onnx.numpy_helper.from_array(np.array([1, 3, 1 << 40, 8]), "s")
+ODD = {
+    "no elements": (node("Conv", "w"), [known("w", 4, 0, 3, 3)], r"shape \(4, 0, 3, 3\) has no elements"),
+    "weights of volumes": (node("Conv", "w"), [known("w", 4, 3, 1, 3, 3)], "do not fit an input of 4 axes"),
+    "no group": (node("Conv", "w", group=0), [WEIGHT], "group 0: 1 or more is expected"),
+    "no stride": (node("MaxPool", kernel_shape=[2, 2], strides=[0, 1]), [], r"strides \(0, 1\): numbers from 1 to"),
+    "a backward stride": (node("ConvTranspose", "w", strides=[1, -2]), [known("w", 3, 4, 3, 3)], r"strides \(1, -2\)"),
+    "a huge window": (node("AveragePool", kernel_shape=[1 << 31, 1], auto_pad="SAME_UPPER"), [], "numbers from 1 to"),
+    "a wide window": (node("Conv", "w", dilations=[1 << 24, 1]), [WEIGHT], "reaches over 33554433 elements"),
+    "statistics": (node("BatchNormalization", *"abcd"), [known(i, 2) for i in "abcd"],
+                   r"array of shape \(2,\) where 3 numbers are expected"),
+    "no response": (node("LRN", size=0), [], "size 0: 1 or more is expected"),
+    "no blocks": (node("DepthToSpace", blocksize=0), [], "blocksize 0"),
+    "an axis beyond": (node("Softmax", axis=4), [], "axis 4 of a tensor with 4 axes"),
+    "flattened beyond": (node("Flatten", axis=-5), [], "axis -5 of a tensor with 4 axes"),
+    "an axis twice": (node("Unsqueeze", "a"), [onnx.numpy_helper.from_array(np.array([0, 0]), "a")], "name one twice"),
+    "nothing to add": (helper.make_node("Sum", [], ["y"]), [], "input 0 is missing"),
+    "a huge picture": (node("Resize", "", "", "s", mode="cubic"), [SIZES], "makes an array of 8796093022208 elements"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_numbers_are_refused_by_node(name):
+    at_work, arrays, message = ODD[name]
+    with pytest.raises(ModelFileError, match=message):
+        cc.Net(OnnxNetwork(parse_model(model([at_work], arrays), "m.onnx"))).plan()
+
+
+def test_a_window_of_channels_wider_than_all(device):
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    made = parse_model(model([node("LRN", size=10**9, alpha=1e9)]), "m.onnx")
+    with cc.Net(OnnxNetwork(made), device=device) as net:
+        expected = x / (1 + (x**2).sum(1, keepdims=True)) ** 0.75
+        np.testing.assert_allclose(net.predict(x), expected, rtol=1e-5)
 
 
 def test_weights_that_are_computed_are_refused(tmp_path):

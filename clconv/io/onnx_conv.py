@@ -20,14 +20,30 @@ from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported, known
 
 Pads = tuple[tuple[int, int], ...]
+LARGEST = 1 << 24  # of a stride, a dilation, an extent of a window: what kernels compute from them stays in 32 bits
 
 
 def spatial(n: Op, name: str, rank: int, default: int) -> tuple[int, ...]:
-    """An attribute with one number for each of the `rank` axes behind the channels."""
+    """An attribute with one number from 1 on for each of the `rank` axes behind the channels."""
     found = n.ints(name) or (default,) * rank
     if len(found) != rank:
         raise Unsupported(f"{name} {found} does not fit {rank} axes behind the channels")
+    if not all(0 < number <= LARGEST for number in found):
+        raise Unsupported(f"{name} {found}: numbers from 1 to {LARGEST} are supported")
     return found
+
+
+def groups_of(n: Op, x: Tensor, w: Host) -> int:
+    """Into how many groups a convolution's channels are divided.
+
+    Raises:
+        Unsupported: none, or the weights have other axes than the input.
+    """
+    if len(w.shape) != len(x.shape):
+        raise Unsupported(f"weights of shape {w.shape} do not fit an input of {len(x.shape)} axes")
+    if (groups := int(n.get("group", 1))) < 1:
+        raise Unsupported(f"group {groups}: 1 or more is expected")
+    return groups
 
 
 def padding(n: Op, size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Pads:
@@ -50,6 +66,8 @@ def padding(n: Op, size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -
 
 def window(kernel: Shape, stride: Shape, pads: Pads, dilation: Shape, rounding: str = "floor") -> Window:
     """The window over images; a single axis slides along rows of height 1."""
+    if (reach := max((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))) > LARGEST:
+        raise Unsupported(f"a window that reaches over {reach} elements; up to {LARGEST} are supported")
     if len(kernel) == 1:
         kernel, stride, dilation, pads = (1, *kernel), (1, *stride), (1, *dilation), ((0, 0), *pads)
     return Window(kernel, stride, pads, dilation, rounding)
@@ -78,7 +96,7 @@ def conv(b: Builder, n: Op) -> Tensor:
 
         return conv3d(b, n, x, w)
     rank = axes_of_images(n, x)
-    kernel, groups = w.shape[2:], int(n.get("group", 1))
+    kernel, groups = w.shape[2:], groups_of(n, x, w)
     stride, dilation = spatial(n, "strides", rank, 1), spatial(n, "dilations", rank, 1)
     over = window(kernel, stride, padding(n, x.shape[2:], kernel, stride, dilation), dilation)
     k, c_group = w.shape[:2]
@@ -107,7 +125,7 @@ def conv_transpose(b: Builder, n: Op) -> Tensor:
 
         return conv_transpose3d(b, n, x, w)
     rank = axes_of_images(n, x)
-    kernel, groups = w.shape[2:], int(n.get("group", 1))
+    kernel, groups = w.shape[2:], groups_of(n, x, w)
     stride, dilation = spatial(n, "strides", rank, 1), spatial(n, "dilations", rank, 1)
     pads, size = transposed_padding(n, x.shape[2:], kernel, stride, dilation)
     over = window(kernel, stride, pads, dilation)

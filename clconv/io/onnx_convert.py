@@ -28,6 +28,8 @@ from .onnx_file import DOMAINS, Branch, OnnxModel, OnnxNode
 from .onnx_table import CONVERTERS
 from .onnx_values import Builder, Device, Host, NeedsConstant, Op, Shape, Tensor, Unsupported
 
+MISFITS = (ValueError, TypeError, IndexError, ArithmeticError)  # what NumPy makes of numbers that do not fit
+
 
 @dataclass
 class Built:
@@ -91,7 +93,7 @@ class Converter:
         tensors = {name: Host(self.arrays[name], name, True) for name in node.inputs if name}
         try:
             results = self._convert(b, node, tensors)
-        except (ClconvError, ImportError, ValueError):
+        except (ClconvError, ImportError, *MISFITS):
             return False
         if not all(isinstance(r, Host) and r.static for r in results if r is not None):
             return False
@@ -151,7 +153,7 @@ class Converter:
             except (Unsupported, ShapeError, ArgumentError, NotImplementedError, ImportError) as error:
                 problems.append((node, str(error)))
                 continue
-            except (ValueError, TypeError, IndexError, OverflowError) as error:
+            except MISFITS as error:
                 problems.append((node, f"its inputs or attributes do not fit: {error}"))
                 continue
             for name, result in zip(node.outputs, results, strict=False):

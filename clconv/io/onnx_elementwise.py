@@ -350,7 +350,7 @@ def scale_shift(b: Builder, x: Device, scale: object, shift: object) -> Tensor:
 @operator("Sum", "Max", "Min", "Mean")
 def several(b: Builder, n: Op) -> Tensor:
     """Any number of tensors, broadcast against each other."""
-    tensors = [n.x(i) for i in range(len(n.inputs))]
+    tensors = [n.x(i) for i in range(max(1, len(n.inputs)))]
     op = {"Sum": "Add", "Mean": "Add"}.get(n.node.op, n.node.op)
     if all(isinstance(t, Device) and t.shape == tensors[0].shape and t.blocked for t in tensors) and op == "Add":
         y = b.add(elementwise.Add(len(tensors)), *(b.image(t) for t in tensors)) if len(tensors) > 1 else None

@@ -263,7 +263,9 @@ def between_depth_and_space(b: Builder, n: Op) -> Tensor:
     """Blocks of pixels as channels, and back."""
     from .._core.plain_move import DepthToSpace, SpaceToDepth
 
-    x, size, mode = n.x(), int(n.get("blocksize")), n.get("mode", "DCR")
+    x, size, mode = n.x(), int(n.get("blocksize", 0)), n.get("mode", "DCR")
+    if size < 1:
+        raise Unsupported(f"blocksize {size}: 1 or more is expected")
     if n.node.op == "SpaceToDepth" and mode == "CRD":
         batch, c, h, w = x.shape
         split = reread(b, x, (batch, c, h // size, size, w // size, size))

@@ -12,6 +12,7 @@ from .._core.norm_batch import BatchNormInfer, BatchNormTrain
 from .._core.softmax import Softmax
 from ..shapes import TensorSpec
 from .onnx_elementwise import combine
+from .onnx_shape import axis_of
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Tensor, Unsupported, known
 
@@ -40,8 +41,11 @@ def batch_normalization(b: Builder, n: Op) -> Tensor | list[Tensor | None]:
 @operator("LRN")
 def lrn(b: Builder, n: Op) -> Tensor:
     """Local response normalisation across channels; alpha is divided by the size."""
-    size, x = int(n.get("size")), n.x()
+    size, x = int(n.get("size", 0)), n.x()
+    if size < 1:
+        raise Unsupported(f"size {size}: 1 or more is expected")
     share = float(n.get("alpha", 1e-4)) / size
+    size = min(size, 2 * x.shape[1] + 1)  # such a window reaches over all channels from each
     response = Response(size, share, float(n.get("beta", 0.75)), float(n.get("bias", 1.0)), across=True)
     return b.made(b.add(LocalResponse(response), b.image(x)), x.shape, x)
 
@@ -88,7 +92,7 @@ def softmax(b: Builder, n: Op) -> Tensor:
     """Over one axis; before opset 13 over all axes from that one on."""
     x, log = n.x(), n.node.op == "LogSoftmax"
     rank = len(x.shape)
-    axis = int(n.get("axis", -1 if n.opset >= 13 else 1)) % max(rank, 1)
+    axis = axis_of(int(n.get("axis", -1 if n.opset >= 13 else 1)), rank)
     to = axis + 1 if n.opset >= 13 else rank
     over_channels = axis == 1 and math.prod(x.shape[2:to]) == 1 and rank <= 4
     if not log and over_channels and isinstance(x, Device) and (x.blocked or rank == 2):

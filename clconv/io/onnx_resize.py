@@ -70,6 +70,7 @@ def resize(b: Builder, n: Op) -> Tensor:
     for i, axis in enumerate(axes):
         scale = given[axis] if given is not None else sizes[axis] / x.shape[axis]
         line = _Line(n, mode, coordinates, x.shape[axis], sizes[axis], scale, (roi[i], roi[i + len(axes)]))
+        b.check_room(x.shape[axis] * sizes[axis])
         matrix, valid = line.matrix()
         if sizes[axis] != x.shape[axis] or not np.array_equal(matrix, np.eye(sizes[axis])):
             total = _multiplied(b, total, axis, matrix.astype(np.float32))  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def flatten(b: Builder, n: Op) -> Tensor:
     """A matrix: the axes before `axis`, and the others."""
     x = n.x()
     axis = int(n.get("axis", 1))
-    axis += len(x.shape) if axis < 0 else 0
+    axis = axis if axis == len(x.shape) else axis_of(axis, len(x.shape))
     return reread(b, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
 
@@ -73,6 +73,8 @@ def unsqueeze(b: Builder, n: Op) -> Tensor:
     x, axes = n.x(), n.ints("axes", 1) or ()
     rank = len(x.shape) + len(axes)
     new, old = {axis_of(a, rank) for a in axes}, iter(x.shape)
+    if len(new) < len(axes):
+        raise Unsupported(f"axes {axes} name one twice")
     return reread(b, x, tuple(1 if i in new else next(old) for i in range(rank)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ClconvError
+from ..errors import ClconvError, ShapeError
 from ..graph import Graph, Operand, Parameter, Value
 from ..packing import Array
 from ..shapes import TensorSpec
@@ -264,6 +264,8 @@ class Builder:
         public = host.shape
         if spec.shape == (1, host.array.size, 1, 1):
             public = (host.array.size,)  # one number per channel, whatever axes the file gives it
+        if host.array.size != spec.values:
+            raise ShapeError(f"an array of shape {host.shape} where {spec.values} numbers are expected")
         if swap and len(public) != 4:
             k, c, r, s = spec.shape
             public = (c * spec.groups, k // spec.groups, r, s)

@@ -14,7 +14,7 @@ from .._core import pool
 from .._core.conv import Conv2d, ConvTranspose2d
 from ..packing import Array, swap_filter
 from ..shapes import TensorSpec, window_count
-from .onnx_conv import Pads, bias, padding, spatial, transposed_padding, window
+from .onnx_conv import Pads, bias, groups_of, padding, spatial, transposed_padding, window
 from .onnx_elementwise import combine, extreme, unary
 from .onnx_move import joined, padded, permuted, sliced
 from .onnx_shape import reread
@@ -23,7 +23,7 @@ from .onnx_values import Builder, Host, Op, Shape, Tensor, Unsupported
 
 def conv3d(b: Builder, n: Op, x: Tensor, w: Host) -> Tensor:
     """Convolution of volumes."""
-    kernel, groups = w.shape[2:], int(n.get("group", 1))
+    kernel, groups = w.shape[2:], groups_of(n, x, w)
     stride, dilation = spatial(n, "strides", 3, 1), spatial(n, "dilations", 3, 1)
     pads = padding(n, x.shape[2:], kernel, stride, dilation)
     batch, c, d, h, width = x.shape
@@ -53,7 +53,7 @@ def _depths(b: Builder, x: Tensor, start: int, step: int, count: int) -> Tensor:
 
 def conv_transpose3d(b: Builder, n: Op, x: Tensor, w: Host) -> Tensor:
     """Transposed convolution of volumes: of images for each depth of the window, added up where they come to lie."""
-    kernel, groups = w.shape[2:], int(n.get("group", 1))
+    kernel, groups = w.shape[2:], groups_of(n, x, w)
     stride, dilation = spatial(n, "strides", 3, 1), spatial(n, "dilations", 3, 1)
     pads, size = transposed_padding(n, x.shape[2:], kernel, stride, dilation)
     batch, c, d, h, width = x.shape
