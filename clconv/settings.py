@@ -14,6 +14,7 @@ VARIABLES = {
     "CLCONV_CACHE": "folder for compiled kernels and device verdicts (default: the user's cache folder)",
     "CLCONV_BLOCK": "channel block size of the layout: 16, 8, 4 or 1 (default: by device)",
     "CLCONV_KERNELS": "class of kernels: cpu or gpu (default: by device)",
+    "CLCONV_DEVICE_ROWS": "file with rows of device parameters, which come behind those of clconv/devices.json",
     "CLCONV_MEMORY": "default memory budget, as 512MB or 64MiB",
     "CLCONV_MAP_WEIGHTS": "0: never leave weights in a mapped file, also where the device could read them there",
     "CLCONV_JOIN": "0: every kernel is a launch of its own; 1: those of a plan are joined from its first run on",

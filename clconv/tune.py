@@ -151,7 +151,7 @@ def search(
         running = [_Search(child, target, i, len(wanted), report, limit_s) for i, target in enumerate(wanted)]
         if not fresh:
             for each in running:
-                each.resume(tuned.entries(device.facts).get(each.target.name))
+                each.resume(tuned.own_entries(device.facts).get(each.target.name))
         while (open_ := [each for each in running if not each.over]) and time.monotonic() < end:
             for place, each in enumerate(open_):
                 left = end - time.monotonic()

@@ -1,6 +1,7 @@
 """What `clconv tune` found on a device, and how planning uses it: measured choices before modelled ones.
 
-One file of JSON per device and driver version, in the cache folder:
+One file of JSON per device and driver version, in the cache folder; what is not there is looked for in a file of the
+same name that was shipped, clconv/measured/:
 
     {"format": ..., "version": clconv's, "device": DeviceFacts.identity, "entries": {
         "Conv2d ... x=1x64x56x56 ...": {"algorithm": "direct", "tiles": {"WT": 14, "KB": 2}, "gain": 1.12,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .shapes import TensorSpec
 
 FORMAT = "clconv tuning 1"
+SHIPPED = Path(__file__).with_name("measured")
 UNNAMED = ("activation", "slope")  # of a layer: the same kernel with other arguments
 _lock = threading.Lock()
 _read: dict[Path, tuple[tuple[int, int], dict[str, Entry]]] = {}
@@ -97,8 +99,19 @@ def file(facts: DeviceFacts) -> Path:
 
 
 def entries(facts: DeviceFacts) -> dict[str, Entry]:
-    """What was found on a device; nothing where there is no file, or, with a warning, none that can be used."""
+    """What was found on a device, here or where clconv was made; nothing where there is no file, or, with a warning,
+    none that can be used.
+    """
     path = file(facts)
+    return {**_held(SHIPPED / path.name, facts), **_held(path, facts)}
+
+
+def own_entries(facts: DeviceFacts) -> dict[str, Entry]:
+    """What was found on a device here."""
+    return dict(_held(file(facts), facts))
+
+
+def _held(path: Path, facts: DeviceFacts) -> dict[str, Entry]:
     try:
         state = path.stat()
     except OSError:
@@ -122,7 +135,8 @@ def _entries(path: Path, facts: DeviceFacts) -> dict[str, Entry]:
         what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | AttributeError) else str(error)
         warnings.warn(f"tuning: {path} is ignored: {what}; `clconv tune` makes it anew", stacklevel=2)
         return {}
-    return found if content.get("version") == settings.version() else {}
+    # What is shipped belongs to this version; so does not what an earlier one left.
+    return found if path.parent == SHIPPED or content.get("version") == settings.version() else {}
 
 
 def _entry(value: Any) -> Entry:
@@ -139,7 +153,7 @@ def store(facts: DeviceFacts, found: Mapping[str, Entry]) -> Path:
     path = file(facts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what cannot be used is replaced
-        known = {**entries(facts), **found}
+        known = {**own_entries(facts), **found}
     content = {"format": FORMAT, "version": settings.version(), "device": facts.identity}
     rows = {name: asdict(entry) for name, entry in sorted(known.items())}
     try:

@@ -1,14 +1,20 @@
-"""Parameters as data: what differs between devices is a row here, never an `if` in code.
+"""Parameters as data: what differs between devices is a row of devices.json, never an `if` in code.
 
-A table is a list of rows from general to special: kind of device, then vendor, then architecture, then
-device. Every row that fits is applied in turn, so each level has the default of the level above.
+Rows go from general to special: kind of device, then vendor, then architecture, then device. Every row that fits is
+applied in turn, so each level has the default of the level above. Those of a user's own file (CLCONV_DEVICE_ROWS) come
+last. A row is an object with some of the names to match (`Row`), its "values", and "why".
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from . import settings
 from .errors import ArgumentError
 
 
@@ -59,39 +65,12 @@ class Row:
 #                so few that waking its threads for each takes more than a hundredth; 0: never
 # watches        1: its driver lets a thread sleep at once that waits for it, longer than a small network takes
 # loop_limit     loop iterations, of all loops together, after which a work-item's results are silently wrong; 0: none
-DEVICE_ROWS = (
-    Row(
-        {
-            "block": 4,
-            "rank": 50,
-            "simulator": 0,
-            "work_group": 64,
-            "workers": 0,
-            "build_threads": 0,
-            "loop_limit": 0,
-            "maps_files": 1,
-            "joins": 0,
-            "watches": 0,
-        }
-    ),
-    Row({"keeps_programs": 0, "prefetches": 0}),
-    Row({"block": 8, "work_group": 1, "workers": 1, "joins": 300}, kind="cpu"),
-    Row({"block": 16}, kind="cpu", least_lanes=16),
-    Row({"rank": 0, "prefetches": 1, "joins": 10}, kind="cpu", platform="intel(r) opencl"),
-    Row({"rank": 10, "prefetches": 1}, kind="cpu", platform="portable computing language"),
-    Row({"keeps_programs": 1, "watches": 1}, platform="portable computing language"),
-    Row({"rank": 60}, kind="gpu", platform="portable computing language"),
-    Row({"rank": 80}, platform="clover"),
-    Row({"rank": 70}, platform="rusticl"),
-    # Mesa ends every loop of a work-item for good after 65535 iterations (LP_MAX_TGSI_LOOP_ITERATIONS; seen in 22.3.6);
-    # a margin is left for what its compiler makes of loops. Persistent work-items have no bound. Loops over register
-    # tiles are written out (cl/common.h), which takes it seconds unless they are small.
-    Row(
-        {"rank": 90, "loop_limit": 65000, "maps_files": 0, "workers": 0, "joins": 0, "accumulators": 4},
-        device="llvmpipe",
-    ),
-    Row({"rank": 100, "simulator": 1, "build_threads": 1, "maps_files": 0}, platform="oclgrind"),
-)
+NAMES = {
+    "block", "rank", "simulator", "workers", "work_group", "build_threads", "keeps_programs", "prefetches",
+    "maps_files", "joins", "watches", "loop_limit", "accumulators",
+}  # fmt: skip
+FIELDS = {"kind": str, "vendor": str, "platform": str, "device": str, "least_lanes": int, "why": str, "values": dict}
+SHIPPED = Path(__file__).with_name("devices.json")
 
 # accumulators: vectors of one block that a work-item may hold as its register tile, by kind and block, unless a row
 # says it.
@@ -107,6 +86,42 @@ BLOCKS = (16, 8, 4, 1)
 # 64 bytes apart, and layers of few channels mostly padding.
 CLASSES = ("cpu", "gpu")
 CLASS_VALUES = ("block", "work_group", "workers", "accumulators")
+
+
+def device_rows() -> tuple[Row, ...]:
+    """The rows that are shipped, and behind them the user's own.
+
+    Raises:
+        ArgumentError: the user's file cannot be read, or is no list of rows.
+    """
+    own = settings.get("CLCONV_DEVICE_ROWS")
+    return (*read_rows(SHIPPED), *(read_rows(Path(own)) if own else ()))
+
+
+@cache
+def read_rows(path: Path) -> tuple[Row, ...]:
+    """The rows of a file; see `device_rows`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"device rows: {path} cannot be read: {error}") from error
+    if not isinstance(content, list):
+        raise ArgumentError(f"device rows: {path} holds no list of rows")
+    return tuple(_row(each, f"device rows: {path}: row {number}") for number, each in enumerate(content, start=1))
+
+
+def _row(given: Any, who: str) -> Row:
+    if not isinstance(given, dict) or not isinstance(given.get("values"), dict):
+        raise ArgumentError(f'{who} has no "values"')
+    for name, value in given.items():
+        if name not in FIELDS or not isinstance(value, FIELDS[name]):
+            raise ArgumentError(f"{who}: {name!r}: {value!r} is not known; there are {', '.join(sorted(FIELDS))}")
+    for name, value in given["values"].items():
+        if name not in NAMES or not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ArgumentError(
+                f"{who}: {name!r}: {value!r} is no value; whole numbers of {', '.join(sorted(NAMES))} are"
+            )
+    return Row(**{name: value for name, value in given.items() if name != "why"})
 
 
 def lookup(rows: Iterable[Row], traits: Traits) -> dict[str, int]:
@@ -130,18 +145,19 @@ def kernel_class(traits: Traits, forced: str | None = None) -> str:
 
 
 def device_values(traits: Traits, block: str | None = None, kernels: str | None = None) -> dict[str, int]:
-    """The values of DEVICE_ROWS and accumulators for a device.
+    """The values of `device_rows` and accumulators for a device.
 
     Args:
         block: overrides the channel block, as text. kernels: forces a class, whose values then apply.
 
     Raises:
-        ArgumentError: `block` is not one of 16, 8, 4 and 1; `kernels` is no class.
+        ArgumentError: `block` is not one of 16, 8, 4 and 1; `kernels` is no class; see `device_rows`.
     """
-    values = lookup(DEVICE_ROWS, traits)
+    rows = device_rows()
+    values = lookup(rows, traits)
     if kernel_class(traits, kernels) != kernel_class(traits):
         traits = replace(traits, kind=kernel_class(traits, kernels))
-        shaped = lookup(DEVICE_ROWS, traits)
+        shaped = lookup(rows, traits)
         values.update({name: shaped[name] for name in CLASS_VALUES if name in shaped})
     if block is not None:
         if block not in {str(b) for b in BLOCKS}:

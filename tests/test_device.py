@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +125,40 @@ def test_the_class_of_kernels_brings_its_shapes() -> None:
     }  # fmt: skip
     assert forced["rank"] == own["rank"], "which device is preferred is no matter of its kernels"
     assert tuning.device_values(traits, "8", "gpu")["block"] == 8
+
+
+def test_rows_of_ones_own_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(
+        '[{"kind": "gpu", "device": "Some Card", "values": {"accumulators": 12, "rank": 7}, "why": "tried"}]'
+    )
+    monkeypatch.setenv("CLCONV_DEVICE_ROWS", str(path))
+    values = tuning.device_values(tuning.Traits("gpu", "Arm", device="some card 9"))
+    assert (values["accumulators"], values["rank"], values["block"]) == (12, 7, 4)
+    assert tuning.device_values(tuning.Traits("gpu", "Arm"))["accumulators"] == 8
+    assert tuning.device_values(tuning.Traits("gpu", "nobody"))["accumulators"] == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[", "cannot be read"),
+        ("{}", "holds no list of rows"),
+        ('[{"kind": "gpu"}]', 'row 1 has no "values"'),
+        ('[{"values": {}}, {"name": "x", "values": {}}]', "row 2: 'name': 'x' is not known; there are device, kind"),
+        ('[{"values": {"lanes": 4}}]', "row 1: 'lanes': 4 is no value; whole numbers of accumulators, block"),
+        ('[{"values": {"block": "4"}}]', "'block': '4' is no value"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    monkeypatch.setenv("CLCONV_DEVICE_ROWS", str(path))
+    with pytest.raises(ArgumentError, match=re.escape(reason)) as caught:
+        tuning.device_values(tuning.Traits("gpu"))
+    assert str(path) in str(caught.value)
 
 
 def test_kernels_from_environment(pretend, monkeypatch: pytest.MonkeyPatch) -> None:

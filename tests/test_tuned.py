@@ -123,6 +123,24 @@ def test_of_another_version_nothing_is_taken(device: Device) -> None:
     assert tuned.entries(device.facts) == {}
 
 
+def test_what_is_shipped_holds_where_nothing_else_was_measured(
+    device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tuned, "SHIPPED", tmp_path / "measured")
+    name, wanted = tune_last(device)
+    content = json.loads(tuned.file(device.facts).read_text())
+    folder.rename(tuned.SHIPPED)
+    shipped = tuned.SHIPPED / tuned.file(device.facts).name
+    shipped.write_text(json.dumps({**content, "version": "as it was then"}))
+    plan, node = planned(device)
+    assert plan.choices[node] == wanted and tuned.own_entries(device.facts) == {}
+    assert tuned.entries(replace(device.facts, driver_version="next")) == {}
+    first = offered(device, node)[1][0]
+    tuned.store(device.facts, {name: Entry(first.name, dict(first.tiles), 1.0)})
+    plan, node = planned(device)
+    assert plan.choices[node] == first
+
+
 def test_another_driver_has_a_file_of_its_own(device: Device) -> None:
     tune_last(device)
     assert tuned.entries(replace(device.facts, driver_version="next")) == {}
