@@ -6,24 +6,32 @@
 //                 of (p, q) is x[c, p*sh + r - pad_top, q*sw + s - pad_left], 0 outside   work-item: one block of one row
 //   flatten       blocks (N, C, H, W) -> blocks (N, C*H*W, 1, 1) in NCHW order; a gather
 //   unflatten     its inverse, which is also its gradient
-//   shift_rows    moves rows of every channel block towards its first, in place; work-item: one block of one column
+//   shift_rows    moves rows of every plane towards its first, in place; work-item: one ROW, a block or a value
+//   copy_columns  columns of an image to columns of another one; 2-D: columns, then rows of all planes
+//                                                                   work-item: the same
 //   filter_swap   filter (K, C/g, R, S) -> filter (C, K/g, R, S): input and output channels change places
 //   filter_turn   the same where there is one group: a tap of a pair of blocks per work-item, B x B values transposed
 //
-// Launch    1-D over work-items as named, any work-group size; the guard is `items`
-// Tunables  ROW_HALF  the rows of shift_rows hold float16
+// Launch    1-D over work-items as named but for 2-D ones, any work-group size; the guard is `items`, or `width`
+// Tunables  ROW_HALF  rows that are moved or copied hold float16; ROW_PLAIN: of row-major images
 
 #include "common.h"
 
-#ifndef ROW_HALF
-typedef real row_t;
-typedef VF ROW;
-#elif B == 1
+#ifdef ROW_HALF
 typedef ushort row_t;
-typedef ushort ROW;
+#if B == 1
+typedef ushort row_block;
 #else
-typedef ushort row_t;
-typedef PASTE(ushort, B) ROW;
+typedef PASTE(ushort, B) row_block;
+#endif
+#else
+typedef real row_t;
+typedef VF row_block;
+#endif
+#ifdef ROW_PLAIN
+#define ROW row_t
+#else
+#define ROW row_block
 #endif
 
 // x_plane, y_plane: pixels from one channel, or block of channels, to the next; `plane` of them are converted
@@ -195,10 +203,24 @@ __kernel void filter_turn(TENSOR(const, w), TENSOR(, swapped), int items, int k_
 
 __kernel void shift_rows(TENSOR_OF(, row_t, x), int items, int width, int plane, int from, int to, int rows)
 {
-    const int item = get_global_id(0); // [n][cb][column]: columns are moved by one work-item each, whose rows may overlap
+    const int item = get_global_id(0); // [plane][column]: columns are moved by one work-item each, whose rows may overlap
     if (item >= items)
         return;
     __global ROW *column = (__global ROW *)AT(x) + (size_t)(item / width) * plane + item % width;
     for (int row = 0; row < rows; row++)
         column[(size_t)(to + row) * width] = column[(size_t)(from + row) * width];
+}
+
+// x_plane, x_width: pixels from one plane of x to the next, and from one of its rows to the next; x_begin: the first
+// column of x that is copied; y likewise. rows: of each plane.
+__kernel void copy_columns(TENSOR_OF(const, row_t, x), int x_plane, int x_width, int x_begin, TENSOR_OF(, row_t, y),
+                           int y_plane, int y_width, int y_begin, int width, int rows)
+{
+    const int column = get_global_id(0), row = get_global_id(1) % rows;
+    const size_t plane = get_global_id(1) / rows;
+    if (column >= width)
+        return;
+    __global const ROW *source = (__global const ROW *)AT(x) + plane * x_plane + (size_t)row * x_width;
+    __global ROW *target = (__global ROW *)AT(y) + plane * y_plane + (size_t)row * y_width;
+    target[y_begin + column] = source[x_begin + column];
 }

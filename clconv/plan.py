@@ -9,7 +9,7 @@ from itertools import zip_longest
 from . import planner
 from ._core.half import ToHalf
 from ._core.layer import Choice, Cost
-from ._core.layout import Settle, ShiftRows, Upload
+from ._core.layout import CopyColumns, Settle, ShiftRows, Upload
 from .device import DeviceFacts
 from .errors import OutOfMemoryError, some_of
 from .graph import Graph, Node, Value
@@ -273,7 +273,7 @@ def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:
     """The choice of each node; of several strips that with the largest workspace."""
     found: dict[Node, Choice] = {}
     for step in schedule.steps:
-        if isinstance(step.layer, Settle | ShiftRows | Upload):
+        if isinstance(step.layer, CopyColumns | Settle | ShiftRows | Upload):
             continue
         known = found.setdefault(step.node, step.choice)
         if step.choice.workspace_bytes > known.workspace_bytes:

@@ -14,7 +14,7 @@ class Activation(Layer):
 
     keeps = ("y",)
     inplace = {"y": ("x",)}
-    strips = 1
+    strips = bands = 1
 
     def __init__(self, activation, slope=0.0):
         self.activation = activation

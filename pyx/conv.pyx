@@ -11,7 +11,7 @@ from clconv._core.conv_tiles import rows_at_once, rows_gathered, rows_of, stays_
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
-from clconv._core.window import Window
+from clconv._core.window import Window, set_axis
 
 
 class Conv2d(Residual):
@@ -24,7 +24,7 @@ class Conv2d(Residual):
     pieces = ("x",)
     activates = slices = True
     halves = ("w",)
-    strips = 1
+    strips = bands = 1
     who = "conv"
 
     def __init__(self, window):
@@ -39,8 +39,8 @@ class Conv2d(Residual):
         _check_channels(self.who, x, w, w.shape[1] * w.groups)
         return (TensorSpec((x.shape[0], w.shape[0], *self.window.output(self.who, x.shape))),)
 
-    def strip(self, rows, heights):
-        window, needed = self.window.strip(rows, heights["x"])
+    def strip(self, rows, heights, axis=0):
+        window, needed = self.window.strip(rows, heights["x"], axis)
         return self.with_(window=window), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):
@@ -102,7 +102,7 @@ class ConvTranspose2d(Layer):
     accepts = {"w": ("filter",)}
     activates = slices = True
     halves = ("w",)
-    strips = 1
+    strips = bands = 1
     who = "convtranspose"
 
     def __init__(self, window, size):
@@ -118,15 +118,15 @@ class ConvTranspose2d(Layer):
         _check_channels(self.who, x, w, w.shape[1] * w.groups)
         return (TensorSpec((x.shape[0], w.shape[0], *self.size)),)
 
-    def strip(self, rows, heights):
+    def strip(self, rows, heights, axis=0):
         window = self.window
-        (top, _), stride = window.pads[0], window.stride[0]
-        reach = (window.kernel[0] - 1) * window.dilation[0]
+        (top, _), stride = window.pads[axis], window.stride[axis]
+        reach = (window.kernel[axis] - 1) * window.dilation[axis]
         begin = min(max(ceil_div(rows[0] + top - reach, stride), 0), heights["x"] - 1)
         end = max(min((rows[1] - 1 + top) // stride + 1, heights["x"]), begin + 1)
-        pads = ((top + rows[0] - begin * stride, 0), window.pads[1])
+        pads = set_axis(window.pads, axis, (top + rows[0] - begin * stride, 0))
         moved = Window(window.kernel, window.stride, pads, window.dilation, window.rounding)
-        return self.with_(window=moved, size=(rows[1] - rows[0], self.size[1])), {"x": (begin, end)}
+        return self.with_(window=moved, size=set_axis(self.size, axis, rows[1] - rows[0])), {"x": (begin, end)}
 
     def cost(self, specs, outs, facts):
         return _cost(specs, outs, facts, specs[0].values * specs[1].shape[0] // specs[1].groups)

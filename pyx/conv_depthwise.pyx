@@ -22,13 +22,13 @@ class DepthwiseConv2d(Layer):
     inputs = ("x", "w", "b")
     pieces = ("x",)
     activates = True
-    strips = 1
+    strips = bands = 1
 
     def __init__(self, window):
         self.window = window
 
-    def strip(self, rows, heights):
-        window, needed = self.window.strip(rows, heights["x"])
+    def strip(self, rows, heights, axis=0):
+        window, needed = self.window.strip(rows, heights["x"], axis)
         return self.with_(window=window), {"x": needed}
 
     @property

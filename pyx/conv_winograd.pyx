@@ -57,13 +57,17 @@ class WinogradConv2d(Residual):
     def strips(self):
         return self.side + 1 - self.taps
 
+    @property
+    def bands(self):
+        return self.strips
+
     def infer(self, specs):
         n, _, h, w = specs[0].shape
         more = 1 - self.taps
         return (TensorSpec((n, specs[1].shape[0], h + sum(self.pads[0]) + more, w + sum(self.pads[1]) + more)),)
 
-    def strip(self, rows, heights):
-        window, needed = Window((self.taps, self.taps), pads=self.pads).strip(rows, heights["x"])
+    def strip(self, rows, heights, axis=0):
+        window, needed = Window((self.taps, self.taps), pads=self.pads).strip(rows, heights["x"], axis)
         return self.with_(pads=window.pads), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):

@@ -11,7 +11,7 @@ class Add(Layer):
     """y = f(a + b + ...), all of one shape; the activation f is applied to the whole sum."""
 
     activates = True
-    strips = 1
+    strips = bands = 1
 
     def __init__(self, count=2):
         self.inputs = tuple(f"x{i}" for i in range(count))

@@ -53,6 +53,7 @@ class Layer:
         halves: names of weights that may be stored as float16.
         strips: outputs can be computed in strips of rows that start at multiples of it, with the same bits; 0: whole.
         eager: strips come as soon as there are rows of its input, which need not be kept then, whoever reads it.
+        bands: likewise of columns.
     """
 
     inputs = ("x",)
@@ -66,7 +67,7 @@ class Layer:
     activates = False
     slices = False
     halves = ()
-    strips = 0
+    strips = bands = 0
     eager = False
     activation = "none"
     slope = 0.0
@@ -102,11 +103,12 @@ class Layer:
         """
         return self.cost(specs, outs, facts)
 
-    def strip(self, rows, heights):
+    def strip(self, rows, heights, axis=0):
         """What computes rows (begin, end) of the output, where `strips` allows it.
 
         Args:
             heights: {name: rows of the whole input}, of the inputs that are no weights.
+            axis: 1: of columns, where `bands` allows it.
 
         Returns:
             A layer, and by name the rows (begin, end) of each input that it must be given.

@@ -11,11 +11,18 @@ def _pixels(spec, block):
     return spec.elements(block) // block
 
 
+def _planes(spec, block):
+    """How many planes of rows an image has, of channel blocks or values; with the definitions of kernels for them."""
+    n, c = spec.shape[:2]
+    defines = {"ROW_HALF": 1} if spec.dtype == "float16" else {}
+    return (n * blocks(c, block), defines) if spec.layout == "block" else (n * c, {**defines, "ROW_PLAIN": 1})
+
+
 class ToBlocks(Layer):
     """(N, C, H, W) row-major -> channel blocks."""
 
     accepts = {"x": ("plain",)}
-    strips = 1
+    strips = bands = 1
 
     def infer(self, specs):
         return (TensorSpec(specs[0].shape, specs[0].dtype, "block"),)
@@ -74,7 +81,7 @@ class ToPhases(Layer):
 class ToPlain(Layer):
     """Channel blocks -> (N, C, H, W) row-major."""
 
-    strips = 1
+    strips = bands = 1
 
     def infer(self, specs):
         return (TensorSpec(specs[0].shape, specs[0].dtype, "plain"),)
@@ -139,7 +146,7 @@ class FilterSwap(Layer):
 
 
 class ShiftRows(Layer):
-    """Moves rows of every channel block of what is stored to its front, in place, to make room behind them.
+    """Moves rows of every plane of what is stored to its front, in place, to make room behind them.
 
     Args:
         start: the first row that is moved. rows: how many are.
@@ -156,11 +163,50 @@ class ShiftRows(Layer):
         return ()
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, _, w = ins[0].spec.shape
-        items = n * blocks(c, rec.facts.block) * w
-        args = [ins[0], items, w, plane_of(ins[0]), self.start, 0, self.rows]
-        defines = {"ROW_HALF": 1} if ins[0].spec.dtype == "float16" else {}
-        rec.launch("layout.cl", "shift_rows", (items,), args, defines=defines, iterations=looped(self.rows))
+        planes, defines = _planes(ins[0].spec, rec.facts.block)
+        w = ins[0].spec.shape[3]
+        args = [ins[0], planes * w, w, plane_of(ins[0]), self.start, 0, self.rows]
+        rec.launch("layout.cl", "shift_rows", (planes * w,), args, defines=defines, iterations=looped(self.rows))
+
+
+class CopyColumns(Layer):
+    """Base of copies of an image's columns, all of its rows that are given.
+
+    Args:
+        begin: the column of the wider image at which the narrower one begins.
+    """
+
+    accepts = {"x": ("block", "plain")}
+    strips = 1
+
+    def __init__(self, begin):
+        self.begin = begin
+
+    def cost(self, specs, outs, facts):
+        return Cost(0, 2 * min(specs[0].nbytes(facts.block), outs[0].nbytes(facts.block)))
+
+    def _copy(self, rec, x, y, x_begin, y_begin):
+        _, _, h, w = x.spec.shape
+        planes, defines = _planes(x.spec, rec.facts.block)
+        width = min(w, y.spec.shape[3])
+        args = [x, plane_of(x), w, x_begin, y, plane_of(y), y.spec.shape[3], y_begin, width, h]
+        rec.launch("layout.cl", "copy_columns", (width, h * planes), args, defines=defines)
+
+
+class Crop(CopyColumns):
+    """Columns of an image, to a narrower one."""
+
+    eager = True
+
+    def record(self, rec, ins, outs, work, choice):
+        self._copy(rec, ins[0], outs[0], self.begin, 0)
+
+
+class Paste(CopyColumns):
+    """An image, to columns of a wider one; the others stay as they are."""
+
+    def record(self, rec, ins, outs, work, choice):
+        self._copy(rec, ins[0], outs[0], 0, self.begin)
 
 
 class HostCopy(Layer):

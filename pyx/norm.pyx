@@ -67,7 +67,7 @@ class LocalResponse(Layer):
         self.response = response
         # Across channels, a work-item reads all that it needs before it overwrites it.
         self.inplace = {"y": ("x",)} if response.across else {}
-        self.strips = int(response.across)
+        self.strips = self.bands = int(response.across)
 
     def infer(self, specs):
         return (TensorSpec(specs[0].shape),)

@@ -34,8 +34,12 @@ class Pool2d(Layer):
     def strips(self):
         return int(not self.places)
 
-    def strip(self, rows, heights):
-        window, needed = self.window.strip(rows, heights["x"])
+    @property
+    def bands(self):
+        return self.strips
+
+    def strip(self, rows, heights, axis=0):
+        window, needed = self.window.strip(rows, heights["x"], axis)
         return self.with_(window=window), {"x": needed}
 
     @property

@@ -23,14 +23,18 @@ class Window:
             for axis in (0, 1)
         )
 
-    def strip(self, rows, height):
-        """The window that computes rows (begin, end) of the output, and the rows of `height` that it must be given."""
-        (top, bottom), stride = self.pads[0], self.stride[0]
+    def strip(self, rows, height, axis=0):
+        """The window that computes rows (begin, end) of the output, and the rows of `height` that it must be given.
+
+        Args:
+            axis: 1: of columns.
+        """
+        (top, bottom), stride = self.pads[axis], self.stride[axis]
         first = rows[0] * stride - top
-        last = (rows[1] - 1) * stride - top + (self.kernel[0] - 1) * self.dilation[0] + 1
+        last = (rows[1] - 1) * stride - top + (self.kernel[axis] - 1) * self.dilation[axis] + 1
         begin = min(max(first, 0), height - 1)
         end = max(min(last, height), begin + 1)
-        pads = ((begin - first, bottom if end == height else 0), self.pads[1])
+        pads = set_axis(self.pads, axis, (begin - first, bottom if end == height else 0))
         return Window(self.kernel, self.stride, pads, self.dilation, self.rounding), (begin, end)
 
     def args(self):
@@ -40,3 +44,8 @@ class Window:
     def undilated_args(self):
         """Kernel arguments of layers without dilation."""
         return [*self.kernel, *self.stride, self.pads[0][0], self.pads[1][0]]
+
+
+def set_axis(pair, axis, item):
+    """(rows, columns) with another item at `axis`."""
+    return (item, pair[1]) if axis == 0 else (pair[0], item)

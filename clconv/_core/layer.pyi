@@ -34,6 +34,7 @@ class Layer:
     halves: tuple[str, ...]
     strips: int
     eager: bool
+    bands: int
     activation: str
     slope: float
     @property
@@ -52,7 +53,9 @@ class Layer:
     def effort(
         self, specs: Sequence[TensorSpec | None], outs: Sequence[TensorSpec], facts: DeviceFacts, choice: Choice
     ) -> Cost: ...
-    def strip(self, rows: tuple[int, int], heights: Mapping[str, int]) -> tuple[Layer, dict[str, tuple[int, int]]]: ...
+    def strip(
+        self, rows: tuple[int, int], heights: Mapping[str, int], axis: int = ...
+    ) -> tuple[Layer, dict[str, tuple[int, int]]]: ...
     def gradient(
         self, emit: Callable[..., Any], values: Mapping[str, Any], dy: Mapping[str, Any], wanted: set[str]
     ) -> dict[str, Any]: ...

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .._core.layer import Choice, Layer
-from .._core.layout import Restore, Settle, ShiftRows, Spill, Upload
+from .._core.layout import CopyColumns, Restore, Settle, ShiftRows, Spill, Upload
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Operand, Value
 from ..packing import slice_blocks
 from ..shapes import TensorSpec, blocks
 from .strips import Rows, Segment, heights, inner_values, strip_rows
+from .tiles import bands, make_band
 
 Pick = Callable[[Sequence[Choice]], Choice]
 # How a node's layer, or the one that computes a part of it, runs on operands with these specs.
@@ -118,7 +119,7 @@ def schedule(
     for segment in segments:
         _whole(found, graph.nodes[begin : segment.start], facts, choose, streams or {})
         staged = _stage(found, graph.nodes[segment.start : segment.stop], streams or {})
-        _strips(found, graph, segment, facts, choose, staged)
+        _tiles(found, graph, segment, _Part(choose, staged))
         begin = segment.stop
     _whole(found, graph.nodes[begin:], facts, choose, streams or {})
     _prefetch(found.steps)
@@ -216,36 +217,48 @@ def _view(operand: Operand, view: Callable[[Value], View] | None) -> Reads:
     return None if operand is None else make(operand)
 
 
-def _strips(
-    found: Schedule,
-    graph: Graph,
-    segment: Segment,
-    facts: DeviceFacts,
-    choose: Choose,
-    staged: Mapping[Value, Value],
-) -> None:
+@dataclass(frozen=True)
+class _Part:
+    """What steps of a segment have in common: staged weights, and of nodes of a band the segment's own."""
+
+    choose: Choose
+    staged: Mapping[Value, Value]
+    owners: Mapping[Node, Node] = field(default_factory=dict)
+
+
+def _tiles(found: Schedule, graph: Graph, segment: Segment, part: _Part) -> None:
+    """The strips of a segment, of one band of columns after the other if it has several."""
+    nodes, inner = graph.nodes[segment.start : segment.stop], inner_values(graph, segment)
+    if not segment.columns:
+        _strips(found, nodes, inner, segment.rows, part)
+        return
+    for columns in bands(nodes[-1].outputs[0].spec.shape[3], segment.columns):
+        band = make_band(nodes, inner, columns)
+        _strips(found, band.nodes, band.inner, segment.rows, replace(part, owners=band.owners))
+
+
+def _strips(found: Schedule, nodes: list[Node], inner: Sequence[Value], rows: int, part: _Part) -> None:
     """Strip by strip, the rows of each node that the strip's end needs. Rows that later strips need are kept.
 
-    A value that only the segment reads is stored in part: before new rows come, the kept ones are moved to the front.
+    A value that only these nodes read is stored in part: before new rows come, the kept ones are moved to the front.
     """
-    strips = strip_rows(graph, segment)
-    inner = inner_values(graph, segment)
+    strips = strip_rows(nodes, rows)
     for value in inner:
         found.stored_rows[value] = max(strip.ends[value] - strip.kept[value] for strip in strips)
         if all(strip.passes(value) for strip in strips):
             found.passing.add(value)
     base = dict.fromkeys(inner, 0)
-    done = dict.fromkeys(graph.nodes[segment.start : segment.stop], 0)
+    done = dict.fromkeys(nodes, 0)
     for strip in strips:
-        for node in graph.nodes[segment.start : segment.stop]:
+        for node in nodes:
             (value,) = node.outputs
-            rows = (done[node], strip.ends[value])
-            if rows[0] == rows[1]:
+            span = (done[node], strip.ends[value])
+            if span[0] == span[1]:
                 continue
-            if value in inner and rows[1] - base[value] > found.stored_rows[value]:
-                _make_room(found, node, value, base, strip.kept[value], rows[0])
-            _one_strip(found, node, rows, base, facts, choose, staged)
-            done[node] = rows[1]
+            if value in base and span[1] - base[value] > found.stored_rows[value]:
+                _make_room(found, part.owners.get(node, node), value, base, strip.kept[value], span[0])
+            found.steps.append(_one_strip(node, span, base, part))
+            done[node] = span[1]
 
 
 def _make_room(found: Schedule, node: Node, value: Value, base: dict[Value, int], kept: int, end: int) -> None:
@@ -257,29 +270,22 @@ def _make_room(found: Schedule, node: Node, value: Value, base: dict[Value, int]
     base[value] = kept
 
 
-def _one_strip(
-    found: Schedule,
-    node: Node,
-    rows: Rows,
-    base: dict[Value, int],
-    facts: DeviceFacts,
-    choose: Choose,
-    staged: Mapping[Value, Value],
-) -> None:
+def _one_strip(node: Node, rows: Rows, base: dict[Value, int], part: _Part) -> Step:
     layer, needed = node.layer.strip(rows, heights(node))
-    (value,) = node.outputs
+    (value,), owner = node.outputs, part.owners.get(node, node)
 
-    def part(name: str, operand: Operand) -> Reads:
+    def seen(name: str, operand: Operand) -> Reads:
         wanted = needed.get(name)
         if wanted is None:
-            return _view(operand, lambda v: View(staged.get(v, v)))
+            return _view(operand, lambda v: View(part.staged.get(v, v)))
         return _view(operand, lambda v: View(v, wanted, wanted[0] - base.get(v, 0)))
 
-    inputs = tuple(part(name, operand) for name, operand in zip(node.layer.inputs, node.inputs, strict=True))
+    inputs = tuple(seen(name, operand) for name, operand in zip(node.layer.inputs, node.inputs, strict=True))
     output = View(value, rows, rows[0] - base.get(value, 0))
-    specs = [_spec(reads) for reads in inputs]
-    choice = choose(node, layer, specs, [output.spec])
-    found.steps.append(Step(node, layer, choice, inputs, (output,)))
+    if isinstance(layer, CopyColumns):
+        return Step(owner, layer, Choice("copy"), inputs, (output,))
+    choice = part.choose(owner, layer, [_spec(reads) for reads in inputs], [output.spec])
+    return Step(owner, layer, choice, inputs, (output,))
 
 
 def _spec(reads: Reads) -> TensorSpec | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .._core.layout import CopyColumns, Crop
 from ..graph import Graph, Node, Value
 
 Rows = tuple[int, int]  # (begin, end)
@@ -13,11 +14,12 @@ FLOATS = ("float32", "float16")
 
 @dataclass(frozen=True)
 class Segment:
-    """Nodes start..stop - 1, run in strips of `rows` rows of the last one's output."""
+    """Nodes start..stop - 1, run in strips of `rows` rows of the last one's output, of `columns` columns (0: all)."""
 
     start: int
     stop: int
     rows: int
+    columns: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ def can_strip(node: Node) -> bool:
     )
 
 
-def heights(node: Node) -> dict[str, int]:
-    """Rows of each input that is no weight, by name."""
+def heights(node: Node, axis: int = 0) -> dict[str, int]:
+    """Rows, or with axis 1 columns, of each input that is no weight, by name."""
     found = {}
     for name, operand in zip(node.layer.inputs, node.inputs, strict=True):
         first = operand[0] if isinstance(operand, tuple) else operand
         if first is not None and not first.persistent:
-            found[name] = first.spec.shape[2]
+            found[name] = first.spec.shape[2 + axis]
     return found
 
 
@@ -69,14 +71,20 @@ def inner_values(graph: Graph, segment: Segment) -> list[Value]:
 
 
 class Chain:
-    """The nodes of a segment with who reads whom, for questions about rows.
+    """The nodes of a segment, or of a band of it, with who reads whom, for questions about rows.
 
     Args:
-        known: answers that chains of the same nodes share.
+        known: answers that chains of the same nodes share. owners: of nodes of a band, those that they are parts of.
     """
 
-    def __init__(self, nodes: list[Node], known: dict[tuple[Node, str, int, int], Rows] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: list[Node],
+        known: dict[tuple[Node, str, int, int], Rows] | None = None,
+        owners: Mapping[Node, Node] | None = None,
+    ) -> None:
         self.nodes = nodes
+        self.owners = owners or {}
         self._ends: dict[int, dict[Value, int]] = {}
         self._needed = {} if known is None else known
         self.heights = {node: heights(node) for node in nodes}
@@ -89,7 +97,9 @@ class Chain:
 
     def needed(self, node: Node, name: str, rows: Rows) -> Rows:
         """Rows of an input that output rows read."""
-        key = (node, name, *rows)
+        if isinstance(node.layer, CopyColumns):
+            return rows
+        key = (self.owners.get(node, node), name, *rows)
         if key not in self._needed:
             self._needed[key] = node.layer.strip(rows, self.heights[node])[1][name]
         return self._needed[key]
@@ -140,8 +150,7 @@ class Chain:
         return found
 
 
-def strip_rows(graph: Graph, segment: Segment) -> list[Strip]:
-    """All strips of a segment, in order."""
-    chain = Chain(graph.nodes[segment.start : segment.stop])
-    height = chain.nodes[-1].outputs[0].spec.shape[2]
-    return chain.strips(segment.rows, range(-(-height // segment.rows)))
+def strip_rows(nodes: list[Node], rows: int) -> list[Strip]:
+    """All strips of the nodes of a segment, or of a band of it, in order."""
+    height = nodes[-1].outputs[0].spec.shape[2]
+    return Chain(nodes).strips(rows, range(-(-height // rows)))
