@@ -26,7 +26,8 @@ class Part:
     """A run of layers that a plan treats alike.
 
     Attributes:
-        first, last: layers. how: "whole" or its strips. weights: where they are read. algorithms: of convolutions.
+        first, last: layers. how: "whole", or its strips, or tiles (rows x columns). weights: where they are read.
+        algorithms: of convolutions.
         live_bytes: the most alive in the arena. flops, traffic_bytes, steps: of one run.
         ratio: modelled time over that of the same layers in the other plan; None where that has none of them.
     """
@@ -159,7 +160,10 @@ def _runs(plan: Plan) -> list[tuple[int, int, str]]:
     inside = {node: plan.segment_of(node) for node in plan.graph.nodes} if plan.segments else {}
     found: list[tuple[int, int, str]] = []
     for segment, group in groupby(served(plan), key=inside.get):
-        how = "whole" if segment is None else f"{plan.strip_count(segment)} strips of {segment.rows} rows"
+        if segment is None:
+            how = "whole"
+        else:
+            how = f"{plan.cut(segment)} of {segment.rows} {f'x {segment.columns}' if segment.columns else 'rows'}"
         first = found[-1][1] if found else 0
         found.append((first, first + len(list(group)), how))
     return found

@@ -2,7 +2,7 @@
 
 From the fastest to the smallest: everything in the device's memory; weights left in a mapped file where the device
 reads the host's memory, or brought from it in parts where it does not; another algorithm, unless that is ruled out;
-runs of layers in strips of rows.
+runs of layers in strips of rows, or in tiles.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Fitting:
         self._streaming: Recent[tuple[int, int, int], Plan] = Recent(MOST_PLANS)
         self._found: Recent[tuple[int, int], tuple[float, Plan] | None] = Recent(MOST_PLANS)
         self._searches: dict[int, Search] = {}
+        self._different: list[int] = []
 
     def plan(self, budget: int | None, *, exact: bool = False, who: str = "net", hint: Callable[[], str] = str) -> Plan:
         """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
@@ -99,8 +100,14 @@ class Fitting:
         found = [self._strips(variant, limit) for variant in self._variants(exact)]
         return min((each for each in found if each is not None), key=lambda each: each[0], default=(0, None))[1]
 
-    def _variants(self, exact: bool) -> range:
-        return range(1 if exact else len(self._make))
+    def _variants(self, exact: bool) -> list[int]:
+        """Numbers of the graphs that may be used; of equal ones the first."""
+        if exact:
+            return [0]
+        if not self._different:
+            known = [[(type(n.layer), n.input_specs()) for n in self._graph(i).nodes] for i in range(len(self._make))]
+            self._different = [i for i, each in enumerate(known) if each not in known[:i]]
+        return self._different
 
     def whole(self, budget: int | None, *, exact: bool = False) -> Plan | None:
         """The fastest plan without strips that fits, or None."""
@@ -139,11 +146,18 @@ class Fitting:
             found = {variant: self._search(variant).least() for variant in self._variants(exact)}
             plans = [self._in_strips(variant, replace(least, rooms={})) for variant, least in found.items()]
             plan = min(plans, key=lambda each: each.peak_bytes)
-            # Packed otherwise, a little less may do.
-            while (less := self._cheapest(plan.peak_bytes - ALIGN, exact)) is not None:
+            # Packed otherwise, a little less may do, which a search for a little more may find.
+            while (less := self._less(plan.peak_bytes, exact)) is not None:
                 plan = less
             self._smallest[exact] = plan
         return self._smallest[exact]
+
+    def _less(self, peak: int, exact: bool) -> Plan | None:
+        """A plan with less than `peak` bytes, if one is found."""
+        if (plan := self._cheapest(peak - ALIGN, exact)) is not None:
+            return plan
+        plan = self._cheapest(peak, exact)
+        return plan if plan is not None and plan.peak_bytes < peak else None
 
     def _graph(self, variant: int) -> Graph:
         if variant not in self._graphs:

@@ -81,7 +81,7 @@ class Plan:
         schedule: what runs in order; of nodes that run in strips, their strips. choices: the algorithm of each node.
         intervals, arena: what lives when, in steps, and where.
         residence: persistent values, when this plan alone is loaded.
-        segments: the nodes that run in strips.
+        segments: the nodes that run in strips, or in tiles.
         told: what was done so that it takes less memory, for people.
         hosted, host: what waits in host memory, and where in it.
         behind: what takes this plan's results of several runs at once; both share one arena.
@@ -181,14 +181,15 @@ class Plan:
         return planner.live_bytes(self.intervals, len(self.schedule.steps))[: len(self.schedule.steps)]
 
     def segment_of(self, node: Node) -> planner.Segment | None:
-        """The segment in which a node runs in strips, if it does."""
+        """The segment in which a node runs in strips or tiles, if it does."""
         number = self.graph.nodes.index(node)
         return next((segment for segment in self.segments if segment.start <= number < segment.stop), None)
 
-    def strip_count(self, segment: planner.Segment) -> int:
-        """How many strips a segment has."""
-        height = self.graph.nodes[segment.stop - 1].outputs[0].spec.shape[2]
-        return int(-(-height // segment.rows))
+    def cut(self, segment: planner.Segment) -> str:
+        """In how many strips, or tiles, a segment runs: "16 strips", "16 x 4 tiles"."""
+        height, width = self.graph.nodes[segment.stop - 1].outputs[0].spec.shape[2:]
+        across = f" x {-(-width // segment.columns)} tiles" if segment.columns else " strips"
+        return f"{-(-height // segment.rows)}{across}"
 
     @property
     def flops(self) -> int:
@@ -218,7 +219,7 @@ def make_plan(
         pick: takes one of a node's choices, which come best first. choose: takes any of its ways to run, instead.
         guard_bytes: for tests: so many bytes behind each tensor stay unused, and no two tensors share memory
             (but for in-place layers), so that a write out of bounds can be seen afterwards.
-        segments: the nodes that run in strips of rows. mapped: weights stay in a file.
+        segments: the nodes that run in strips or tiles. mapped: weights stay in a file.
         streams: weights that stay in a file of which so many bytes are brought to the device at a time.
 
     Raises:

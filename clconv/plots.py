@@ -244,4 +244,4 @@ def _name_layers(axes: Axes, plan: Plan) -> None:
     for segment in plan.segments:
         axes.axvspan(segment.start, segment.stop, ymin=0.985, color="black", lw=0)
     if plan.segments:
-        axes.fill_between([], [], color="black", label="in strips of rows")
+        axes.fill_between([], [], color="black", label="in strips or tiles")

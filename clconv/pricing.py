@@ -45,6 +45,11 @@ def step_price(plan: Plan, step: Step) -> float:
     return price_of(layer.effort(specs, [view.spec for view in step.outputs], facts, step.choice), facts)
 
 
+def plan_flops(plan: Plan) -> int:
+    """Floating-point operations of one run, with what is computed more than once."""
+    return sum(step_cost(plan, step).flops for step in plan.schedule.steps)
+
+
 def plan_price(plan: Plan) -> float:
     """Modelled time of one run, in the same operations."""
     return sum(step_price(plan, step) for step in plan.schedule.steps)
@@ -60,7 +65,7 @@ def weight_reads(plan: Plan) -> float:
 
 def price_told(plan: Plan, fastest: Plan) -> str:
     """What a plan costs beside the fastest one, for people."""
-    flops = sum(step_cost(plan, step).flops for step in plan.schedule.steps) / max(1, fastest.flops) - 1
+    flops = plan_flops(plan) / max(1, fastest.flops) - 1
     return (
         f"about {plan_price(plan) / plan_price(fastest):.1f} x the time of the fastest run, "
         f"weights read {weight_reads(plan):.1f} times, {100 * max(0.0, flops):+.0f} % operations"

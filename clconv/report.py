@@ -28,6 +28,7 @@ from .packing import Array
 from .passes.strides import PHASES
 from .plan import Plan, make_plan
 from .planner import format_bytes
+from .pricing import plan_flops
 from .tables import mega, mib, table
 from .terms import DEFAULT, Terms
 
@@ -200,7 +201,7 @@ def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
     return tuple(
         Total(
             "train" if "hyper" in p.graph.persistent else "test",
-            p.flops,
+            plan_flops(p),
             p.weight_bytes,
             p.arena_bytes,
             p.optimizer_bytes,
@@ -285,9 +286,9 @@ def _algorithm(kind: str, nodes: Sequence[Node], plan: Plan, home: str) -> str:
 
 
 def _strips(plan: Plan, node: Node) -> str:
-    """In how many strips of rows a node runs, where it does."""
+    """In how many strips or tiles a node runs, where it does."""
     segment = plan.segment_of(node)
-    return "" if segment is None else f", {plan.strip_count(segment)} strips"
+    return "" if segment is None else f", {plan.cut(segment)}"
 
 
 def report(
@@ -344,7 +345,7 @@ def plan_table(plan: Plan) -> str:
     lines = []
     for step, (node, live) in enumerate(zip(plan.graph.nodes, plan.live_bytes, strict=True)):
         choice, cost = plan.choices[node], plan.costs[node]
-        where = [f"{places[value].slab}:{places[value].offset}" for value in node.outputs[:1]]
+        where = [f"{places[v].slab}:{places[v].offset}" if v in places else "tiles" for v in node.outputs[:1]]
         more = f" +{len(node.outputs) - 1}" if len(node.outputs) > 1 else ""
         lines.append(
             (

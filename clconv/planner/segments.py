@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .._core.layer import Cost
+from .._core.layout import CopyColumns
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Value
 from .prices import Offer, fitting_offer, offers, price_of
 from .steps import with_rows
-from .strips import Chain, Rows, Segment, can_strip
+from .strips import Chain, Needed, Segment, can_strip
+from .tiles import bands, can_tile, make_band
 
 LONGEST = 40  # nodes of a segment
 # Of all strips these are looked at; what is between them repeats.
@@ -19,6 +21,10 @@ FIRST_STRIPS, LAST_STRIPS = 4, 3
 # How many strips a segment may be cut into; each strip of a layer is a launch, which takes kilobytes of the host.
 STRIPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 HEIGHTS = 3  # of strips are priced, the tallest that fit: lower ones leave more room for workspaces
+# How many bands of columns are tried where strips alone do not fit, but need no more than some times what there is;
+# those that hardly need less end it.
+BANDS, MOST_CUT, NARROWER = (2, 3, 4, 6, 8, 12, 16, 24, 32), 8, 0.97
+MOST_STEPS = 12_000  # of a segment in bands, about: launches take host memory
 SQUEEZED = 1.05  # a layer that takes so much longer for lack of workspace may run in strips for it
 
 
@@ -42,13 +48,15 @@ class _Frame:
     """What a segment has alive besides workspaces.
 
     Attributes:
-        total, passing: bytes throughout, and at each node. kept: rows of each node's output that are stored at a time,
-            where some are kept from strip to strip.
+        total, passing: bytes throughout, and at each node of the chain. kept: rows of each node's output that are
+            stored at a time, where some are kept from strip to strip.
+        peak: the most bytes alive, with the least workspaces.
     """
 
     total: int
     passing: tuple[int, ...]
     kept: tuple[int, ...]
+    peak: int
 
 
 class Search:
@@ -71,18 +79,22 @@ class Search:
         self.least_work = [found[-1].workspace_bytes for found in self.offers]
         self.staged = [staged_bytes.get(node, 0) for node in graph.nodes]
         self.able = [can_strip(node) for node in graph.nodes]
+        self._tileable = [can_tile(node) for node in graph.nodes]
+        self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._spans = _spans(graph)
         self._frames: dict[Segment, _Frame] = {}
-        self._chains: dict[tuple[int, int], Chain] = {}
-        self._needed: dict[tuple[Node, str, int, int], Rows] = {}
-        self._strip_offers: dict[tuple[Node, int], list[Offer]] = {}
+        self._chains: dict[tuple[int, int, int], Chain] = {}
+        self._needed: Needed = {}
+        self._rows: dict[object, list[tuple[int, bool]]] = {}
+        self._strip_offers: dict[tuple[Node, int, int], list[Offer]] = {}
 
-    def within(self, limit: int, *, priced: bool = True) -> Found | None:
+    def within(self, limit: int, *, priced: bool = True, tiles: bool = True) -> Found | None:
         """The cheapest way with at most `limit` bytes alive at a time, or None.
 
         Args:
-            priced: else any way; this takes less time.
+            priced: else any way; this takes less time. tiles: strips may be cut into bands of columns.
         """
+        self._cuts = tiles
         count = len(self.graph.nodes)
         best: list[tuple[float, int, Segment | None]] = [(math.inf, 0, None)] * (count + 1)
         best[0] = (0.0, 0, None)
@@ -105,16 +117,18 @@ class Search:
 
     def least(self) -> Found:
         """The way with the fewest bytes alive at a time."""
-        low, high = 0, max(live + work for live, work in zip(self.live, self.least_work, strict=True))
+        high = max(live + work for live, work in zip(self.live, self.least_work, strict=True))
         found = self.within(high, priced=False)
         assert found is not None
-        while high - low > max(high // 128, 64):
-            middle = (low + high) // 2
-            attempt = self.within(middle, priced=False)
-            if attempt is None:
-                low = middle
-            else:
-                found, high = attempt, min(attempt.peak_bytes, middle)
+        for tiles in (False, True):
+            low, high = 0, min(found.peak_bytes, high)
+            while high - low > max(high // 128, 64):
+                middle = (low + high) // 2
+                attempt = self.within(middle, priced=False, tiles=tiles)
+                if attempt is None:
+                    low = middle
+                else:
+                    found, high = attempt, min(attempt.peak_bytes, middle)
         return found
 
     def _over(self, place: int, limit: int, priced: bool) -> bool:
@@ -137,28 +151,64 @@ class Search:
             else:
                 segments.append(segment)
                 peak = max(peak, self._peak(segment))
-                frame = self._frame(segment)
-                for node, passing in zip(nodes[start:at], frame.passing, strict=True):
-                    rooms[node] = limit - frame.total - passing
+                frame, (chain, _) = self._frame(segment), self._chain(segment)
+                for node, passing in zip(chain.nodes, frame.passing, strict=True):
+                    if not isinstance(node.layer, CopyColumns):
+                        rooms[chain.owners.get(node, node)] = limit - frame.total - passing
             at = start
         return Found(tuple(reversed(segments)), best[-1][0], peak, rooms)
 
     def _segment(self, start: int, stop: int, limit: int, priced: bool) -> tuple[Segment, float] | None:
         """The cheapest segment that fits, of those with tall strips, and its price; None if even the lowest do not."""
         sizes = self._sizes(stop)
-        low, high = 0, len(sizes)  # sizes fall: the first that fits is looked for
-        if not sizes or self._crossing(start, stop) > limit or self._peak(Segment(start, stop, sizes[-1])) > limit:
+        if not sizes or self._crossing(start, stop) > limit:
             return None
+        lowest = self._peak(Segment(start, stop, sizes[-1]))
+        if lowest <= limit:
+            return self._tallest(start, stop, sizes, 0, limit, priced)
+        return self._tiles(start, stop, sizes, lowest, limit, priced)
+
+    def _tallest(
+        self, start: int, stop: int, sizes: list[int], columns: int, limit: int, priced: bool
+    ) -> tuple[Segment, float]:
+        """The cheapest segment of those with the tallest strips that fit; the lowest do."""
         if not priced:
-            return Segment(start, stop, sizes[-1]), 0.0
+            return Segment(start, stop, sizes[-1], columns), 0.0
+        low, high = 0, len(sizes) - 1  # sizes fall: the first that fits is looked for
         while low < high:
             middle = (low + high) // 2
-            if self._peak(Segment(start, stop, sizes[middle])) <= limit:
+            if self._peak(Segment(start, stop, sizes[middle], columns)) <= limit:
                 high = middle
             else:
                 low = middle + 1
-        found = [Segment(start, stop, rows) for rows in sizes[low : low + HEIGHTS]]
+        found = [Segment(start, stop, rows, columns) for rows in sizes[low : low + HEIGHTS]]
         return min(((each, self._price(each, limit)) for each in found), key=lambda pair: pair[1])
+
+    def _tiles(
+        self, start: int, stop: int, sizes: list[int], peak: int, limit: int, priced: bool
+    ) -> tuple[Segment, float] | None:
+        """The cheapest segment in the fewest bands that fit, or one number more; None if no number does.
+
+        Args:
+            peak: bytes alive in one band of the lowest strips.
+        """
+        if not self._cuts or peak > MOST_CUT * limit or not all(self._tileable[start:stop]):
+            return None
+        (value,) = self.graph.nodes[stop - 1].outputs
+        height, width, grid = *value.spec.shape[2:], self.graph.nodes[stop - 1].layer.bands
+        found: list[tuple[Segment, float]] = []
+        for count in BANDS if priced else BANDS[::2]:
+            columns = grid * math.ceil(math.ceil(width / count) / grid)
+            known = [rows for rows in sizes if -(-height // rows) * count * (stop - start) <= MOST_STEPS]
+            if not known or columns * (count - 1) >= width:
+                break
+            least = self._peak(Segment(start, stop, known[-1], columns))
+            if least <= limit:
+                found.append(self._tallest(start, stop, known, columns, limit, priced))
+            if len(found) == (2 if priced else 1) or (least > NARROWER * peak and least > limit):
+                break
+            peak = least
+        return min(found, key=lambda pair: pair[1], default=None)
 
     def _sizes(self, stop: int) -> list[int]:
         """Heights of strips worth trying, from tall to low, on the grid of the last node."""
@@ -179,36 +229,61 @@ class Search:
 
     def _peak(self, segment: Segment) -> int:
         """The most bytes alive in a segment, with the least workspaces."""
-        frame = self._frame(segment)
-        return frame.total + max(map(int.__add__, frame.passing, self.least_work[segment.start : segment.stop]))
+        return self._frame(segment).peak
 
     def _frame(self, segment: Segment) -> _Frame:
         if segment not in self._frames:
-            chain, count = self._chain(segment)
-            numbers = sorted({*range(min(FIRST_STRIPS, count)), *range(max(count - LAST_STRIPS, 0), count)})
-            strips = chain.strips(segment.rows, numbers)
+            chain, _ = self._chain(segment)
             total = self._crossing(segment.start, segment.stop) + sum(self.staged[segment.start : segment.stop])
             passing, kept = [0] * len(chain.nodes), [0] * len(chain.nodes)
-            for place, node in enumerate(chain.nodes):
-                (value,) = node.outputs
-                if value.hosted or self._spans[value][1] >= segment.stop:
+            for place, (rows, passes) in enumerate(self._stored(segment)):
+                (value,) = chain.nodes[place].outputs
+                if value not in chain.inner:
                     continue
-                rows = max(strip.ends[value] - strip.kept[value] for strip in strips)
                 size = value.spec.nbytes(self.block) // value.spec.shape[2] * rows
-                if all(strip.passes(value) for strip in strips):
-                    for reader in range(place, self._spans[value][1] - segment.start + 1):
+                if passes:
+                    for reader in range(place, chain.last_read[value] + 1):
                         passing[reader] += size
                 else:
                     total += size
                     kept[place] = rows
-            self._frames[segment] = _Frame(total, tuple(passing), tuple(kept))
+            work = (0 if isinstance(node.layer, CopyColumns) else self._least(chain, node) for node in chain.nodes)
+            peak = total + max(map(int.__add__, passing, work))
+            self._frames[segment] = _Frame(total, tuple(passing), tuple(kept), peak)
         return self._frames[segment]
 
+    def _stored(self, segment: Segment) -> list[tuple[int, bool]]:
+        """How many rows of each output of a chain are stored, and whether no strip keeps any for the next."""
+        chain, count = self._chain(segment)
+        # Bands of other widths have the same rows.
+        key = (segment.start, segment.stop, segment.rows, *map(chain.owners.get, chain.nodes))
+        if key not in self._rows:
+            numbers = sorted({*range(min(FIRST_STRIPS, count)), *range(max(count - LAST_STRIPS, 0), count)})
+            strips = chain.strips(segment.rows, numbers)
+            made = [node.outputs[0] for node in chain.nodes]
+            self._rows[key] = [
+                (max(strip.ends[v] - strip.kept[v] for strip in strips), all(strip.passes(v) for strip in strips))
+                for v in made
+            ]
+        return self._rows[key]
+
+    def _least(self, chain: Chain, node: Node) -> int:
+        """Bytes of the least workspace of a node of a chain."""
+        return self.least_work[self._places[chain.owners.get(node, node)]]
+
     def _chain(self, segment: Segment) -> tuple[Chain, int]:
-        """The nodes of a segment, and how many strips it has."""
-        span = (segment.start, segment.stop)
+        """The nodes of a segment, or of the band in its middle, and how many strips it has."""
+        span = (segment.start, segment.stop, segment.columns)
         if span not in self._chains:
-            self._chains[span] = Chain(self.graph.nodes[segment.start : segment.stop], self._needed)
+            nodes = self.graph.nodes[segment.start : segment.stop]
+            made = (node.outputs[0] for node in nodes)
+            inner = {value for value in made if not value.hosted and self._spans[value][1] < segment.stop}
+            if segment.columns:
+                every = bands(nodes[-1].outputs[0].spec.shape[3], segment.columns)
+                band = make_band(nodes, inner, every[len(every) // 2])
+                self._chains[span] = Chain(band.nodes, set(band.inner), self._needed, band.owners)
+            else:
+                self._chains[span] = Chain(nodes, inner, self._needed)
         chain = self._chains[span]
         return chain, -(-int(chain.nodes[-1].outputs[0].spec.shape[2]) // segment.rows)
 
@@ -222,25 +297,30 @@ class Search:
             height = value.spec.shape[2]
             rows = min(height, grid * max(1, round(height / count / grid)))
             runs = height / rows
-            price += runs * fitting_offer(self._offers(chain, node, rows), limit - frame.total - passing).price
+            row_bytes = value.spec.nbytes(self.block) // height
+            if isinstance(node.layer, CopyColumns):
+                price += runs * price_of(Cost(0, 2 * rows * row_bytes), self.facts)
+            else:
+                price += runs * fitting_offer(self._offers(chain, node, rows), limit - frame.total - passing).price
             if kept > rows:
-                row_bytes = value.spec.nbytes(self.block) // height
                 price += runs * price_of(Cost(0, 2 * (kept - rows) * row_bytes), self.facts)
-        return price
+        width = self.graph.nodes[segment.stop - 1].outputs[0].spec.shape[3]
+        return price * (-(-width // segment.columns) if segment.columns else 1)
 
     def _offers(self, chain: Chain, node: Node, rows: int) -> list[Offer]:
         """Ways to compute so many rows of a node, somewhere in the middle."""
-        if (node, rows) not in self._strip_offers:
-            height, grid = node.outputs[0].spec.shape[2], node.layer.strips
+        (value,) = node.outputs
+        key = (chain.owners.get(node, node), rows, value.spec.shape[3])
+        if key not in self._strip_offers:
+            height, grid = value.spec.shape[2], node.layer.strips
             begin = (height - rows) // 2 // grid * grid
             layer, needed = node.layer.strip((begin, begin + rows), chain.heights[node])
             specs = [
                 with_rows(spec, needed[name][1] - needed[name][0]) if spec is not None and name in needed else spec
                 for name, spec in zip(node.layer.inputs, node.input_specs(), strict=True)
             ]
-            out = with_rows(node.outputs[0].spec, rows)
-            self._strip_offers[node, rows] = offers(self.facts, layer, specs, [out])
-        return self._strip_offers[node, rows]
+            self._strip_offers[key] = offers(self.facts, layer, specs, [with_rows(value.spec, rows)])
+        return self._strip_offers[key]
 
 
 def _spans(graph: Graph) -> dict[Value, tuple[int, int]]:

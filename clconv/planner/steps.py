@@ -11,7 +11,7 @@ from ..device import DeviceFacts
 from ..graph import Graph, Node, Operand, Value
 from ..packing import slice_blocks
 from ..shapes import TensorSpec, blocks
-from .strips import Rows, Segment, heights, inner_values, strip_rows
+from .strips import Chain, Needed, Rows, Segment, heights, inner_values, strip_rows
 from .tiles import bands, make_band
 
 Pick = Callable[[Sequence[Choice]], Choice]
@@ -219,11 +219,12 @@ def _view(operand: Operand, view: Callable[[Value], View] | None) -> Reads:
 
 @dataclass(frozen=True)
 class _Part:
-    """What steps of a segment have in common: staged weights, and of nodes of a band the segment's own."""
+    """What steps of a segment have in common: staged weights; of nodes of a band the segment's own; rows known."""
 
     choose: Choose
     staged: Mapping[Value, Value]
     owners: Mapping[Node, Node] = field(default_factory=dict)
+    known: Needed = field(default_factory=dict)
 
 
 def _tiles(found: Schedule, graph: Graph, segment: Segment, part: _Part) -> None:
@@ -242,7 +243,7 @@ def _strips(found: Schedule, nodes: list[Node], inner: Sequence[Value], rows: in
 
     A value that only these nodes read is stored in part: before new rows come, the kept ones are moved to the front.
     """
-    strips = strip_rows(nodes, rows)
+    strips = strip_rows(Chain(nodes, known=part.known, owners=part.owners), rows)
     for value in inner:
         found.stored_rows[value] = max(strip.ends[value] - strip.kept[value] for strip in strips)
         if all(strip.passes(value) for strip in strips):

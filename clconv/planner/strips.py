@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from .._core.layout import CopyColumns, Crop
+from .._core.layout import CopyColumns
 from ..graph import Graph, Node, Value
 
 Rows = tuple[int, int]  # (begin, end)
+Needed = dict[tuple[Node, str, int, int], Rows]  # of an input of a node, by its name, for rows of the output
 FLOATS = ("float32", "float16")
 
 
@@ -74,57 +75,65 @@ class Chain:
     """The nodes of a segment, or of a band of it, with who reads whom, for questions about rows.
 
     Args:
-        known: answers that chains of the same nodes share. owners: of nodes of a band, those that they are parts of.
+        inner: of what they make, values that only they read. known: answers that chains of the same nodes share.
+        owners: of nodes of a band, those that they are parts of.
     """
 
     def __init__(
         self,
         nodes: list[Node],
-        known: dict[tuple[Node, str, int, int], Rows] | None = None,
+        inner: Set[Value] = frozenset(),
+        known: Needed | None = None,
         owners: Mapping[Node, Node] | None = None,
     ) -> None:
-        self.nodes = nodes
+        self.nodes, self.inner = nodes, inner
         self.owners = owners or {}
         self._ends: dict[int, dict[Value, int]] = {}
         self._needed = {} if known is None else known
         self.heights = {node: heights(node) for node in nodes}
         self.readers: dict[Value, list[tuple[Node, str]]] = {node.outputs[0]: [] for node in nodes}
-        for node in nodes:
+        self.last_read = {
+            node.outputs[0]: place for place, node in enumerate(nodes)
+        }  # the place of a value's last reader
+        for place, node in enumerate(nodes):
             for name, operand in zip(node.layer.inputs, node.inputs, strict=True):
                 for value in operand if isinstance(operand, tuple) else (operand,):
                     if value in self.readers:
                         self.readers[value].append((node, name))
+                        self.last_read[value] = place
+        self._order = [
+            (node.outputs[0], node.outputs[0].spec.shape[2], node.layer.strips, self.readers[node.outputs[0]])
+            for node in reversed(nodes)
+        ]
+        eager = ((node.outputs[0], node.reads[0]) for node in nodes if node.layer.eager)
+        self._at_once = [(copy, value) for copy, value in eager if value in self.readers]
 
     def needed(self, node: Node, name: str, rows: Rows) -> Rows:
         """Rows of an input that output rows read."""
         if isinstance(node.layer, CopyColumns):
             return rows
         key = (self.owners.get(node, node), name, *rows)
-        if key not in self._needed:
-            self._needed[key] = node.layer.strip(rows, self.heights[node])[1][name]
-        return self._needed[key]
+        found = self._needed.get(key)
+        if found is None:
+            found = self._needed[key] = node.layer.strip(rows, self.heights[node])[1][name]
+        return found
 
     def ends(self, last_end: int) -> dict[Value, int]:
         """Rows of each value that are computed when so many of the last one are."""
         if last_end in self._ends:
             return self._ends[last_end]
         ends = self._ends[last_end] = {}
-        height = self.nodes[-1].outputs[0].spec.shape[2]
-        for node in reversed(self.nodes):
-            (value,) = node.outputs
-            full = value.spec.shape[2]
-            if node is self.nodes[-1]:
-                end = last_end
-            else:
-                wanted = [self.needed(n, name, (0, ends[n.outputs[0]]))[1] for n, name in self.readers[value]]
-                # What nobody here reads keeps pace.
-                end = max(wanted, default=-(-full * last_end // height))
-            if last_end == height:
-                end = full
-            ends[value] = min(-(-end // node.layer.strips) * node.layer.strips, full)
-            for reader, _ in self.readers[value]:
-                if reader.layer.eager:
-                    ends[reader.outputs[0]] = ends[value]
+        height = self._order[0][1]
+        if last_end == height:
+            ends.update((value, full) for value, full, _, _ in self._order)
+            return ends
+        for value, full, grid, readers in self._order:
+            # What nobody here reads keeps pace, as the last one does.
+            end = 0 if readers else -(-full * last_end // height)
+            for node, name in readers:
+                end = max(end, self.needed(node, name, (0, ends[node.outputs[0]]))[1])
+            ends[value] = min(-(-end // grid) * grid, full)
+        ends.update((copy, ends[value]) for copy, value in self._at_once)
         return ends
 
     def kept(self, before: dict[Value, int]) -> dict[Value, int]:
@@ -150,7 +159,7 @@ class Chain:
         return found
 
 
-def strip_rows(nodes: list[Node], rows: int) -> list[Strip]:
+def strip_rows(chain: Chain, rows: int) -> list[Strip]:
     """All strips of the nodes of a segment, or of a band of it, in order."""
-    height = nodes[-1].outputs[0].spec.shape[2]
-    return Chain(nodes).strips(rows, range(-(-height // rows)))
+    height = chain.nodes[-1].outputs[0].spec.shape[2]
+    return chain.strips(rows, range(-(-height // rows)))
