@@ -71,7 +71,7 @@ def test_an_explanation_is_of_all_steps():
     assert told.ratio > 1
     same = explain(unlimited, unlimited)
     assert same.ratio == pytest.approx(1) and [part.how for part in same.parts] == ["whole"]
-    assert "strips of" in str(told) and max(map(len, str(told).splitlines())) <= 110
+    assert " of " in str(told) and max(map(len, str(told).splitlines())) <= 110
 
 
 def test_an_explanation_of_parts_of_a_batch(net):
