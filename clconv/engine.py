@@ -31,7 +31,9 @@ from .program import ProgramKey, Progress, build_programs, shown
 from .shapes import ITEM_BYTES, TensorSpec, blocks
 from .storing import stored_parts
 
-SHORT_FLOPS = 1e7  # of a plan that takes some 50 us or less on the smallest of devices
+# Of plans whose end is watched: as one launch those of some 50 us, as it leaves the thread that watches no processor;
+# launch by launch a driver's threads sleep in between.
+SHORT_FLOPS = {True: 1e7, False: 1e8}
 clock = time.perf_counter
 MAX_PLANS = 16  # recorded plans that a session keeps; the least recently used goes first
 
@@ -221,7 +223,6 @@ class Session:
                     nodes,
                     joining,
                     progress,
-                    plan.facts.watches and plan.flops < SHORT_FLOPS,
                 )
                 while len(self._executables) > MAX_PLANS:
                     self._executables.popitem(last=False)
@@ -354,13 +355,12 @@ class _Executable:
     nodes: list[Node]  # of each launch, one by one
     joining: Joining
     progress: Progress | None
-    short: bool  # as one launch it takes no longer than waking a thread
     fresh: bool = True
 
     def run(self) -> None:
         """Replays the recording; the first time launch by launch, as some drivers compile kernels only then."""
         if not self.fresh:
-            self.recording.run(self.short and self.joining.joined)
+            self.recording.run(self.plan.facts.watches and self.plan.flops < SHORT_FLOPS[self.joining.joined])
             return
         with shown(self.progress, "building kernels for this network") as tell:
             self.recording.run_stepwise(tell)

@@ -89,6 +89,29 @@ def test_a_run_that_is_watched_is_a_run(device: Device) -> None:
             assert y.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize(("watches", "joined", "watched"), [(1, 0, True), (1, 1, False), (0, 0, False)])
+def test_which_runs_are_watched(
+    device: Device, watches: int, joined: int, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a plan between the two bounds: launch by launch, where the driver lets a waiting thread sleep."""
+    with cc.Net(TINY, device=device, seed=1) as net:
+        net.predict(np.ones((1, 3, 6, 6), np.float32))
+        assert net._test is not None and net._test._session is not None
+        executable = next(reversed(net._test._session._executables.values()))
+        found: list[bool] = []
+
+        class Recording:
+            def run(self, short: bool) -> None:
+                found.append(short)
+
+        facts = replace(device.facts, watches=bool(watches))
+        monkeypatch.setattr(engine, "SHORT_FLOPS", {True: 0, False: 1e8})
+        stand_in: Any = replace(executable, plan=replace(executable.plan, facts=facts), recording=Recording())
+        stand_in.joining.joined = bool(joined)
+        stand_in.run()
+        assert found == [watched]
+
+
 def test_training_joins_too(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((8, 3, 6, 6), np.float32), rng.integers(0, 5, 8)
