@@ -247,6 +247,11 @@ ODD = {
     "an axis beyond": (node("Softmax", axis=4), [], "axis 4 of a tensor with 4 axes"),
     "flattened beyond": (node("Flatten", axis=-5), [], "axis -5 of a tensor with 4 axes"),
     "an axis twice": (node("Unsqueeze", "a"), [onnx.numpy_helper.from_array(np.array([0, 0]), "a")], "name one twice"),
+    "an unknown norm": (node("LpNormalization", p=3), [], "p 3: 1 and 2 are supported"),
+    "an unknown way to round": (node("Resize", "", "", "s", mode="cubic", nearest_mode="up"), [SIZES],
+                                "nearest_mode 'up' is unknown; round_prefer_floor, "),
+    "an unknown edge": (node("Pad", "p", mode="mean"), [onnx.numpy_helper.from_array(np.ones(8, np.int64), "p")],
+                        "mode 'mean' is unknown; constant, reflect"),
     "nothing to add": (helper.make_node("Sum", [], ["y"]), [], "input 0 is missing"),
     "a huge picture": (node("Resize", "", "", "s", mode="cubic"), [SIZES], "makes an array of 8796093022208 elements"),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from .onnx_norm import normed_by_groups
 from .onnx_reduce import reduced
 from .onnx_shape import axis_of, reread
 from .onnx_table import operator
-from .onnx_values import Builder, Host, Op, Tensor
+from .onnx_values import Builder, Host, Op, Tensor, Unsupported
 
 
 def batch_statistics(b: Builder, n: Op) -> list[Tensor | None]:
@@ -88,7 +88,7 @@ def group_normalization(b: Builder, n: Op) -> Tensor:
 @operator("Gelu")
 def gelu(b: Builder, n: Op) -> Tensor:
     """x times the normal distribution function at x, exact or by tanh."""
-    return unary(b, n.x(), "gelu_tanh" if n.get("approximate", "none") == "tanh" else "gelu")
+    return unary(b, n.x(), "gelu_tanh" if n.one_of("approximate", "none", "tanh") == "tanh" else "gelu")
 
 
 @operator("Shrink")
@@ -106,7 +106,9 @@ def lp_normalization(b: Builder, n: Op) -> Tensor:
     """x over its norm along an axis; where the norm is 0, so is x."""
     x = n.x()
     axis = axis_of(int(n.get("axis", -1)), len(x.shape))
-    norm = reduced(b, "ReduceL1" if n.get("p", 2) == 1 else "ReduceL2", x, (axis,), True)
+    if (p := n.get("p", 2)) not in (1, 2):
+        raise Unsupported(f"p {p}: 1 and 2 are supported")
+    norm = reduced(b, f"ReduceL{p}", x, (axis,), True)
     return combine(b, "Div", x, unary(b, norm, "clip", float(np.finfo(np.float32).tiny), math.inf))
 
 

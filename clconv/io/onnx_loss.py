@@ -44,7 +44,7 @@ def _likelihood(b: Builder, n: Op, x: Tensor) -> Tensor:
     if given is not None:
         mask = combine(b, "Mul", mask, reread(b, given, (classes, *(1,) * (labels.ndim - 1))))
     picked = unary(b, reduced(b, "ReduceSum", combine(b, "Mul", x, mask), (1,), False), "neg")
-    how = n.get("reduction", "mean")
+    how = n.one_of("reduction", "mean", "sum", "none")
     if how == "none":
         return picked
     total = _sum(b, picked)

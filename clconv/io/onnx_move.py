@@ -179,7 +179,7 @@ def pad(b: Builder, n: Op) -> Tensor:
         before[axis], after[axis] = start, end
     if not any(before) and not any(after):
         return x
-    return padded(b, x, before, after, n.get("mode", "constant"), value)
+    return padded(b, x, before, after, n.one_of("mode", "constant", "reflect", "edge", "wrap"), value)
 
 
 def padded(
@@ -263,7 +263,7 @@ def between_depth_and_space(b: Builder, n: Op) -> Tensor:
     """Blocks of pixels as channels, and back."""
     from .._core.plain_move import DepthToSpace, SpaceToDepth
 
-    x, size, mode = n.x(), int(n.get("blocksize", 0)), n.get("mode", "DCR")
+    x, size, mode = n.x(), int(n.get("blocksize", 0)), n.one_of("mode", "DCR", "CRD")
     if size < 1:
         raise Unsupported(f"blocksize {size}: 1 or more is expected")
     if n.node.op == "SpaceToDepth" and mode == "CRD":

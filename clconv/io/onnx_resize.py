@@ -19,6 +19,8 @@ from .onnx_shape import axis_of
 from .onnx_table import operator
 from .onnx_values import Builder, Host, Op, Shape, Tensor, Unsupported
 
+NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
 
 @operator("Upsample")
 def upsample(b: Builder, n: Op) -> Tensor:
@@ -60,7 +62,7 @@ def resize(b: Builder, n: Op) -> Tensor:
     axes = tuple(axis_of(a, len(x.shape)) for a in (n.ints("axes") or range(len(x.shape))))
     sizes, given = _sizes(n, x.shape, axes)
     coordinates = str(n.get("coordinate_transformation_mode", "half_pixel"))
-    nearest = str(n.get("nearest_mode", "round_prefer_floor"))
+    nearest = n.one_of("nearest_mode", *NEAREST)
     simple = mode in ("nearest", "linear") and not n.get("antialias") and not n.get("exclude_outside")
     if simple and coordinates != "tf_crop_and_resize":
         return _on_device(b, x, mode, sizes, given, coordinates, nearest)
@@ -90,7 +92,7 @@ def _sizes(n: Op, shape: Shape, axes: Sequence[int]) -> tuple[Shape, list[float]
             sizes[axis] = math.floor(shape[axis] * float(scale))
         return tuple(sizes), scales
     wanted = [int(s) for s in n.host(3, "sizes")]
-    policy = n.get("keep_aspect_ratio_policy", "stretch")
+    policy = n.one_of("keep_aspect_ratio_policy", "stretch", "not_larger", "not_smaller")
     if policy != "stretch":
         ratios = [w / shape[axis] for w, axis in zip(wanted, axes, strict=True)]
         ratio = min(ratios) if policy == "not_larger" else max(ratios)
@@ -184,7 +186,7 @@ class _Line:
         return below + first, weights / weights.sum() if shrink < 1 else weights
 
     def _nearest(self, place: float) -> int:
-        how = self.op.get("nearest_mode", "round_prefer_floor")
+        how = self.op.one_of("nearest_mode", *NEAREST)
         if how == "round_prefer_ceil":
             return math.floor(place + 0.5)
         if how == "round_prefer_floor":

@@ -113,6 +113,17 @@ class Op:
         found = self.node.attributes.get(name)
         return default if found is None else found
 
+    def one_of(self, name: str, *known: str) -> str:
+        """An attribute that is one of these words; the first where it is left out.
+
+        Raises:
+            Unsupported: it is another.
+        """
+        found = str(self.get(name, known[0]))
+        if found not in known:
+            raise Unsupported(f"{name} {found!r} is unknown; {', '.join(known)} are supported")
+        return found
+
     def x(self, i: int = 0) -> Tensor:
         """An input that must be there.
 
