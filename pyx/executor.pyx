@@ -13,14 +13,15 @@ from .memory cimport Tensor
 from .opencl cimport check, cl, cl_handle
 
 cdef uint32_t EXECUTION_STATUS = 0x11D3
+cdef uint32_t PROFILING_START = 0x1282
+cdef uint32_t PROFILING_END = 0x1283
 cdef int LOOKS = 2000  # a millisecond or so
+
 cdef extern from *:
     """
     static void clconv_dwell(void) { for (volatile int i = 0; i < 300; i++); }
     """
     void dwell "clconv_dwell" () noexcept nogil  # half a microsecond or so
-cdef uint32_t PROFILING_START = 0x1282
-cdef uint32_t PROFILING_END = 0x1283
 
 
 cdef struct Step:
@@ -63,7 +64,7 @@ cdef int32_t enqueue_copy(cl_handle queue, Step* step, cl_handle* before, cl_han
 
 
 cdef void watch(cl_handle event) noexcept nogil:
-    """Looks at an event until it has happened or failed, or for a while; each look takes the lock that its end needs."""
+    """Looks at an event until it has happened or failed, or for a while; each look takes the lock of its end."""
     cdef int32_t status = 1
     cdef int _
     for _ in range(LOOKS):
