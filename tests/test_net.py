@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import clconv as cc
-from clconv import errors
+from clconv import errors, planner
 
 PATTERN = "INPUT 8x8x1 -> CONV 3x3x8 -> RELU -> POOL -> DROPOUT 0.3 -> FC 4"
 
@@ -341,6 +341,7 @@ class TestMistakes:
         assert net.predict(x, memory=needed).shape == (64, 4)
         with pytest.raises(errors.BudgetError, match="Nothing was allocated"):
             net.fit(x, y, memory="10KB", verbose=False)
+        assert planner.parse_bytes("9" * 400) == int("9" * 400) and planner.parse_bytes("1.1KB") == 1100
         with pytest.raises(errors.ArgumentError, match="'64 parsecs' is no amount"):
             net.predict(x, memory="64 parsecs")
 

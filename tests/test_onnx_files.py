@@ -270,6 +270,8 @@ def test_a_window_of_channels_wider_than_all(device):
     with cc.Net(OnnxNetwork(made), device=device) as net:
         expected = x / (1 + (x**2).sum(1, keepdims=True)) ** 0.75
         np.testing.assert_allclose(net.predict(x), expected, rtol=1e-5)
+    with cc.Net([cc.LRN(10**9, alpha=1e9)], input_shape=(3, 8, 8), device=device) as net:
+        np.testing.assert_allclose(net.predict(x), expected, rtol=1e-5)
 
 
 def test_weights_that_are_computed_are_refused(tmp_path):

@@ -41,7 +41,10 @@ class LRN(Layer):
     def build(self, b: Build, *xs: Value) -> Value:
         given = self.settings
         share = given["alpha"] / given["terms"]
-        response = Response(given["size"], share, given["beta"], given["k"], across=self.region == "across")
+        _, c, h, w = xs[0].spec.shape
+        across = self.region == "across"
+        size = min(given["size"], 2 * (c if across else max(h, w)) + 1)  # wider windows reach over nothing more
+        response = Response(size, share, given["beta"], given["k"], across=across)
         return b.add(LocalResponse(response), *xs)
 
 

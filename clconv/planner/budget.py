@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from .. import settings
 from ..errors import ArgumentError
@@ -33,7 +34,7 @@ def parse_bytes(text: str | int | None, who: str = "memory") -> int | None:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     if match is None or match[2].upper() not in _UNITS:
         raise ArgumentError(f"{who}: {text!r} is no amount; 64MB, 64MiB, 1.2GB or a number of bytes would fit")
-    amount = int(float(match[1]) * _UNITS[match[2].upper()])
+    amount = int(Fraction(match[1]) * _UNITS[match[2].upper()])
     if amount < 1:
         raise ArgumentError(f"{who}: {text!r} is no amount; at least one byte is needed")
     return amount
