@@ -1,18 +1,19 @@
-// conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = 7: 36 products
-//                     per tile; for 3x3 filters that is per 16 outputs, not 144, for 5x5 per 4, not 100.
+// conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1: 36
+//                     products per tile or 64; for 3x3 filters that is 36 per 16 outputs, not 144, for 5x5 64 per 16, not
+//                     400.
 //
 //   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles
 //
 // Tensors   w filter blocks, taps reversed with FLIP (input gradient); x, y channel
-//           blocks; bias [K/B][B]; scratch: per work-item 36 * (C/B * plane + 2*block_tiles) + 6 * (2*B*chunk + 1)
-//           vectors, plane the odd one of block_tiles and the number above
+//           blocks; bias [K/B][B]; scratch: per work-item SIDE^2 * (C/B * plane + 2*block_tiles) + SIDE * (2*B*chunk
+//           + 1) vectors, plane the odd one of block_tiles and the number above
 // Launch    `workers` persistent items;
 //           each takes blocks of block_tiles tiles (a multiple of WT) and shares of the output channels, transforms
 //           the tiles into its scratch, which stays in the cache, and then the filters, for all these tiles: a row of
-//           the 36 values and `chunk` channel blocks at a time, so that they stay in the innermost cache. So memory
+//           the values and `chunk` channel blocks at a time, so that they stay in the innermost cache. So memory
 //           holds and moves filters as they are, and training has no launches for them.
 // Groups    any number that divides k_total / 2B (with FEW k_total / B) and c_total / B
-// Tunables  TAPS  of a filter's row, 3 to 5 (default 3)
+// Tunables  TAPS  of a filter's row, 3 to 5 (default 3)   SIDE  6, or 8 for 4 and 5 taps without FEW (default 6)
 //           WT   tiles per register tile (default 7)
 //           FEW  1: block_tiles is WT; transformed filters stay in registers, of 6*WT sums. Two output blocks at a time
 //                else, and 2*WT sums (default 0)
@@ -37,27 +38,28 @@
 #endif
 
 #define TAP(r, s) ((FLIP ? TAPS * TAPS - 1 - TAPS * (r) - (s) : TAPS * (r) + (s)) * B)
+#define POINTS (SIDE * SIDE)
 #define FILTER (TAPS * TAPS * B * B) // values of a pair of channel blocks
 
 // Row i of G w at column s of the taps; where i is a constant, some of the loads are left.
 static inline VF filter_row(__global const weight_t *w, int i, int s)
 {
-    if (i == 0 || i == 5)
+    if (i == 0 || i == SIDE - 1)
         return LOAD_W(w, TAP(i ? TAPS - 1 : 0, s));
     VF taps[TAPS];
     UNROLL for (int r = 0; r < TAPS; r++)
-        taps[r] = LOAD_W(w, TAP(r, s));
+        taps[r] = LOAD_W(w, TAP(i > 4 ? TAPS - 1 - r : r, s)); // at the halves reversed
     const int square = i < 3 ? 1 : 4;
     return fma((VF)((i < 3 ? 1 : 2) * (i % 2 ? 1 : -1)), ODD(taps, square), EVEN(taps, square));
 }
 
 // Row i of G w G^T.
-#define FILTER_ROW(o, stride, w, i)                \
+#define TRANSFORMED_ROW(o, stride, w, i)           \
     {                                              \
         VF row_of_taps[TAPS];                      \
         UNROLL for (int s = 0; s < TAPS; s++)      \
             row_of_taps[s] = filter_row(w, i, s);  \
-        FILTER_6(o, stride, row_of_taps)           \
+        FILTER_ROW(o, stride, row_of_taps)         \
     }
 
 #if FEW
@@ -75,7 +77,7 @@ static inline void add_row(const int i, __global const weight_t *w, __global con
     for (int c = 0; c < channels; c++) {
         VF u[6];
         __global const weight_t *tap = w + c * B;
-        FILTER_ROW(u, 1, tap, i)
+        TRANSFORMED_ROW(u, 1, tap, i)
 #if PREFETCH
         if (i < 5) {
             UNROLL for (int n = 0; n < AHEAD; n++)
@@ -91,14 +93,14 @@ static inline void add_row(const int i, __global const weight_t *w, __global con
         sums[n] = acc[n];
 }
 #else
-// Row i of the transformed filters of `chunk` channel blocks: u[6][channels][2], `stride` vectors from one of the 6 to
+// Row i of the transformed filters of `chunk` channel blocks: u[SIDE][channels][2], `stride` vectors from one of these to
 // the next, for one of the two output blocks.
 static inline void transform_filters(const int i, __global const weight_t *w, int chunk, __global VF *u, size_t stride)
 {
     for (int cb = 0; cb < chunk; cb++)
         for (int c = 0; c < B; c++) {
             __global const weight_t *tap = w + (size_t)cb * FILTER + c * B;
-            FILTER_ROW(u, stride, tap, i)
+            TRANSFORMED_ROW(u, stride, tap, i)
             u += 2;
         }
 }
@@ -140,10 +142,10 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), units = (k_blocks + !FEW) / (2 - FEW);
     // An odd number of vectors between what is written together: not all in one set of the cache. What a chunk's products
     // read lies together.
-    const size_t plane = block_tiles + 1 - block_tiles % 2, depth = 36 * plane;
+    const size_t plane = block_tiles + 1 - block_tiles % 2, depth = POINTS * plane;
     const size_t row = 2 * B * chunk + 1, filter = (size_t)BLOCKS(c_group) * FILTER;
-    __global VF *spectra = BLOCKS_AT(, scratch) + worker * (c_blocks * depth + 72 * block_tiles + 6 * row);
-    __global VF *products = spectra + c_blocks * depth, *u = products + 72 * block_tiles;
+    __global VF *spectra = BLOCKS_AT(, scratch) + worker * (c_blocks * depth + 2 * POINTS * block_tiles + SIDE * row);
+    __global VF *products = spectra + c_blocks * depth, *u = products + 2 * POINTS * block_tiles;
     const int works = tile_blocks * shares, last_work = (long)works * (worker + 1) / workers;
     int transformed = -1;
     for (int work = (long)works * worker / workers; work < last_work; work++) {
@@ -178,12 +180,12 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                 // The filters of the next chunk, or of the next output blocks; some of their vectors before each product.
                 const bool more = cb + chunk < BLOCKS(c_group);
                 __global const weight_t *ahead = filters + (more ? (size_t)(cb + chunk) * FILTER : 2 * filter);
-                const int steps = 36 * ((count + WT - 1) / WT), vectors = (blocks * FILTER / B + steps - 1) / steps;
+                const int steps = POINTS * ((count + WT - 1) / WT), vectors = (blocks * FILTER / B + steps - 1) / steps;
 #endif
-                for (int i = 0; i < 6; i++) {
+                for (int i = 0; i < SIDE; i++) {
                     for (int j = 0; j < together; j++)
                         transform_filters(i, filters + j * filter + (size_t)cb * FILTER, blocks, u + j, row);
-                    for (int xi = i * 6; xi < i * 6 + 6; xi++)
+                    for (int xi = i * SIDE; xi < (i + 1) * SIDE; xi++)
                         for (int t = 0; t < count; t += WT) {
 #if PREFETCH
                             for (int n = 0; n < vectors; n++, ahead += B) {
@@ -191,7 +193,7 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                                 __builtin_prefetch((const void *)(size_t)(ahead + filter), 0, 2);
                             }
 #endif
-                            add_products(u + (xi - i * 6) * row,
+                            add_products(u + (xi - i * SIDE) * row,
                                          (__global const real *)(inputs + cb * depth + xi * plane + t), depth * B,
                                          min(c_group - cb * B, blocks * B), cb == 0,
                                          products + (size_t)xi * 2 * block_tiles + t, block_tiles);

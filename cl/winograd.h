@@ -1,5 +1,6 @@
 // winograd.h -- transforms of Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1. Those of a side share the
-// input's, with the points 0, 1, -1, 2, -2, infinity (SIDE 6) or 0, 1, -1, infinity (SIDE 4, for 3 taps).
+// input's, with the points 0, 1, -1, 2, -2, 1/2, -1/2, infinity (SIDE 8, for 4 and 5 taps), those without the halves (SIDE 6), or 0, 1, -1,
+// infinity (SIDE 4, for 3 taps).
 
 #include "common.h"
 
@@ -25,6 +26,23 @@ static inline void input_6(const VF d0, const VF d1, const VF d2, const VF d3, c
     o[5 * stride] = fma((VF)(4), d1, fma((VF)(-5), d3, d5));
 }
 
+// Likewise 8 values to 8.
+static inline void input_8(const VF d0, const VF d1, const VF d2, const VF d3, const VF d4, const VF d5, const VF d6,
+                           const VF d7, __private VF *o, int stride)
+{
+    const VF a = fma((VF)(-4.25f), d4, d2 + d6), b = fma((VF)(-4.25f), d3, d1 + d5);
+    const VF c = fma((VF)(0.25f), d2, fma((VF)(-1.25f), d4, d6)), e = fma((VF)(0.25f), d1, fma((VF)(-1.25f), d3, d5));
+    const VF f = fma((VF)(4), d2, fma((VF)(-5), d4, d6)), g = fma((VF)(4), d1, fma((VF)(-5), d3, d5));
+    o[0] = fma((VF)(5.25f), d2 - d4, d6 - d0);
+    o[stride] = a + b;
+    o[2 * stride] = a - b;
+    o[3 * stride] = fma((VF)(2), e, c);
+    o[4 * stride] = fma((VF)(-2), e, c);
+    o[5 * stride] = fma((VF)(0.5f), g, f);
+    o[6 * stride] = fma((VF)(-0.5f), g, f);
+    o[7 * stride] = fma((VF)(5.25f), d3 - d5, d7 - d1);
+}
+
 // Likewise 4 values to 4.
 static inline void input_4(const VF d0, const VF d1, const VF d2, const VF d3, __private VF *o, int stride)
 {
@@ -35,9 +53,12 @@ static inline void input_4(const VF d0, const VF d1, const VF d2, const VF d3, _
 }
 
 // F(v(0), ..., v(SIDE - 1), o, stride)
-#if SIDE == 6
+#if SIDE == 8
+#define OF_SIDE(F, v, o, stride) F##8(v(0), v(1), v(2), v(3), v(4), v(5), v(6), v(7), o, stride)
+#define SCALE 90 // of a row of transformed filters: see FILTER_ROW
+#elif SIDE == 6
 #define OF_SIDE(F, v, o, stride) F##6(v(0), v(1), v(2), v(3), v(4), v(5), o, stride)
-#define SCALE 24 // of a row of transformed filters: see FILTER_ROW
+#define SCALE 24
 #else
 #define OF_SIDE(F, v, o, stride) F##4(v(0), v(1), v(2), v(3), o, stride)
 #define SCALE 2
@@ -100,6 +121,25 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
         (o)[5 * (stride)] = (v)[TAPS - 1];                                                       \
     }
 
+// Likewise TAPS values to 8, times (-1, -9/2, -9/2, 90, 90, h, h, 1) with h = 45/32 * 2^(TAPS - 1): at the halves they are
+// the reversed taps at 2 and -2, there with the other sign where TAPS is even.
+#define FILTER_8(o, stride, v)                                                                   \
+    {                                                                                            \
+        VF back[TAPS];                                                                           \
+        UNROLL for (int tap = 0; tap < TAPS; tap++)                                              \
+            back[tap] = (v)[TAPS - 1 - tap];                                                     \
+        const VF near = EVEN(back, 4), near_odd = ODD(back, 4);                                  \
+        const VF even = EVEN(v, 1), odd = ODD(v, 1), wide = EVEN(v, 4), wide_odd = ODD(v, 4);    \
+        (o)[0] = (v)[0];                                                                         \
+        (o)[stride] = even + odd;                                                                \
+        (o)[2 * (stride)] = even - odd;                                                          \
+        (o)[3 * (stride)] = fma((VF)(2), wide_odd, wide);                                        \
+        (o)[4 * (stride)] = fma((VF)(-2), wide_odd, wide);                                       \
+        (o)[5 * (stride)] = fma((VF)(2), near_odd, near);                                        \
+        (o)[6 * (stride)] = fma((VF)(-2), near_odd, near);                                       \
+        (o)[7 * (stride)] = (v)[TAPS - 1];                                                       \
+    }
+
 // Likewise 3 values to 4, times (1, 2, 2, 1).
 #define FILTER_4(o, stride, v)                                                                   \
     {                                                                                            \
@@ -129,6 +169,25 @@ static inline void output_of_6(const VF m0, const VF m1, const VF m2, const VF m
 #endif
 #endif
 }
+
+// Likewise 8 values to OUT: 90 times too large.
+#if SIDE == 8
+#define HALF(n) (VF)((1 << (OUT - 2)) / (real)(1 << (n))) // of products at a half, for output n
+static inline void output_of_8(const VF m0, const VF m1, const VF m2, const VF m3, const VF m4, const VF m5,
+                               const VF m6, const VF m7, __private VF *o, int stride)
+{
+    const VF a = (m1 + m2) * -20, b = (m1 - m2) * -20, c = m3 + m4, d = m3 - m4;
+    const VF other = TAPS % 2 ? m6 : -m6, e = m5 + other, f = m5 - other;
+    o[0] = fma(HALF(0), e, fma((VF)(-90), m0, a + c));
+    o[stride] = fma((VF)(2), d, fma(HALF(1), f, b));
+    o[2 * stride] = fma((VF)(4), c, fma(HALF(2), e, a));
+    o[3 * stride] = fma((VF)(8), d, fma(HALF(3), f, b));
+#if OUT > 4
+    o[4 * stride] = fma((VF)(16), c, fma(HALF(4), e, a));
+#endif
+    o[(OUT - 1) * stride] = fma((VF)(90), m7, o[(OUT - 1) * stride]);
+}
+#endif
 
 // Likewise 4 values to 2: twice too large.
 static inline void output_of_4(const VF m0, const VF m1, const VF m2, const VF m3, __private VF *o, int stride)

@@ -38,7 +38,7 @@ class WinogradConv2d(Residual):
 
     Args:
         taps: 3 to 5 a side; for the GPU class 3. flip: the taps are reversed, as an input gradient has them, unless the
-            filters are transformed. side: of a tile's inputs, 6, or for the GPU class 4.
+            filters are transformed. side: of a tile's inputs, 6, or 8 for 4 and 5 taps, or for the GPU class 4.
     """
 
     accepts = {"w": ("filter", "winograd")}
@@ -112,7 +112,7 @@ class WinogradConv2d(Residual):
         few = tiles["FEW"]
         defines = {
             "WT": tiles["WT"], "FEW": few, "FLIP": int(self.flip), "PREFETCH": int(rec.facts.prefetches),
-            "TAPS": self.taps,
+            "TAPS": self.taps, "SIDE": self.side,
             **weight_defines(w),
         }
         args = [
@@ -127,8 +127,9 @@ class WinogradConv2d(Residual):
         """What the ways to share it out depend on."""
         k, c_group, taps, _ = specs[1].shape
         groups = specs[1].groups
-        tiles = tile_count(outs[0].shape, taps)
-        return tiles, k, c_group * groups, taps, groups, facts.block, facts.compute_units, facts.accumulators
+        tiles = tile_count(outs[0].shape, taps, self.side)
+        units = facts.compute_units
+        return tiles, k, c_group * groups, taps, groups, facts.block, units, facts.accumulators, self.side
 
     def _chosen(self, ways):
         return [Choice(f"winograd {self.strips}x{self.strips}", settings, nbytes) for _, nbytes, settings in ways]

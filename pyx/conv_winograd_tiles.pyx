@@ -8,11 +8,12 @@ import functools
 from clconv.shapes import blocks
 
 TILE = 4  # outputs per side of a tile, for 3x3 filters
-SIDE = 6  # products per side of a tile
+SIDE = 6  # products per side of a tile, for most
 POINTS = SIDE * SIDE  # products per tile and pair of channels
 _WIDTHS = (14, 8, 7, 6, 4, 2)  # of a register tile: few, each is a program
 _FEW = (1, 2, 4)  # of one whose transformed filters stay in registers
-_INPUT, _OUTPUT = 440, 400  # transforms of a tile: of a channel block in, of one out
+_INPUT, _OUTPUT = 440, 400  # transforms of a tile of 36 products: of a channel block in, of one out
+_LARGER = 1.3  # times as long for each product, where a tile has more of them: registers do not hold it
 _FILTER, _FILTER_FEW = 100, 54  # transform of a filter's vector: through the cache, in registers
 _IN_FLIGHT = 8  # multiply-adds that do not wait for one another
 _MOST_FRUGAL = 28  # tiles in a block, of ways with little workspace
@@ -26,20 +27,20 @@ _UNITS, _CHUNK_TILES, _LEAST_TILES, _VALUES = 16, 64, 16, 16384
 
 
 @functools.lru_cache(maxsize=4096)
-def winograd_ways(tiles, k, c, taps, groups, block, units, accumulators):
-    """Ways to compute so many tiles of a (K, C/groups, taps, taps) filter on a processor of `units` compute units.
+def winograd_ways(tiles, k, c, taps, groups, block, units, accumulators, side=SIDE):
+    """Ways to compute so many tiles of side^2 products of a (K, C/groups, taps, taps) filter, on `units` compute units.
 
     Returns:
         (operations of the unit that does most, workspace bytes, settings) of each, best first. The settings are pairs
         (name, value), of `winograd_conv`.
     """
-    problem = tiles, k, c, taps, groups, block, units, accumulators
+    problem = tiles, k, c, taps, groups, block, units, accumulators, side
     found = set()
     few = next((width for width in _FEW if width >= tiles), 0)
-    if few and 6 * few <= accumulators:
+    if few and side == SIDE and SIDE * few <= accumulators:
         found |= {way(*problem, few, few, shares, units, 1) for shares in _shares(blocks(k, block), units)}
     for width in _widths(accumulators):
-        for count in _counts(tiles, width, blocks(c, block), block, units):
+        for count in _counts(tiles, width, blocks(c, block), block, units, side):
             per_block = _round_up(-(-tiles // count), width)
             shared = _shares(blocks(k, 2 * block), units)
             found |= {way(*problem, width, per_block, shares, units, 0) for shares in shared}
@@ -49,10 +50,10 @@ def winograd_ways(tiles, k, c, taps, groups, block, units, accumulators):
 
 
 @functools.lru_cache(maxsize=4096)
-def frugal_ways(tiles, k, c, taps, groups, block, units, accumulators):
+def frugal_ways(tiles, k, c, taps, groups, block, units, accumulators, side=SIDE):
     """Ways with small blocks of tiles, and with one work-item instead of one for each unit; as `winograd_ways`, those
     left out that need more workspace than a better one."""
-    problem = tiles, k, c, taps, groups, block, units, accumulators
+    problem = tiles, k, c, taps, groups, block, units, accumulators, side
     ways = {
         way(*problem, width, min(per_block, _round_up(tiles, width)), shares, workers, 0)
         for width in _widths(accumulators)
@@ -67,7 +68,7 @@ def frugal_ways(tiles, k, c, taps, groups, block, units, accumulators):
     return tuple(found)
 
 
-def way(tiles, k, c, taps, groups, block, units, accumulators, width, per_block, shares, workers, few):
+def way(tiles, k, c, taps, groups, block, units, accumulators, side, width, per_block, shares, workers, few):
     """One of `winograd_ways`: register tiles of `width`, blocks of tiles, shares of the output channels, at most so
     many work-items; `few`: transformed filters stay in registers."""
     together = 1 if few else 2
@@ -78,18 +79,20 @@ def way(tiles, k, c, taps, groups, block, units, accumulators, width, per_block,
     each = -(-works // workers)
     chunk = min(blocks(c // groups, block), _CHUNK if per_block >= _MANY_TILES else 1)
     planes = c_blocks * (per_block | 1)
-    nbytes = (POINTS * (planes + 2 * per_block) + 6 * (2 * block * chunk + 1)) * block * 4
-    more_taps, more_outputs = (1 + taps) / 4, (1 + (SIDE + 1 - taps) / TILE) / 2
+    points = side * side
+    nbytes = (points * (planes + 2 * per_block) + side * (2 * block * chunk + 1)) * block * 4
+    transforms = points / POINTS * (1 if side == SIDE else _LARGER)
+    more_taps, more_outputs = (1 + taps) / 4 * transforms, (1 + (side + 1 - taps) / TILE) / 2 * transforms
     if few:
         products = c // groups * (6 * max(6 * width, _IN_FLIGHT) + _FILTER_FEW * more_taps)
     else:
         # Loads of two weights and of the values do not always hide behind the multiply-adds.
         register_tile = max(2 * width + 0.25 * (2 + width), _IN_FLIGHT)
-        products = c // groups * (POINTS * per_block // width * register_tile + 2 * _FILTER * more_taps)
+        products = c // groups * (points * per_block // width * register_tile + 2 * _FILTER * more_taps)
         if nbytes > _CACHE_BYTES:
-            products += _LINE * POINTS * planes / groups
+            products += _LINE * points * planes / groups
     transformed = each // shares if each % shares == 0 else 1 if shares % each == 0 else min(count, each // shares + 2)
-    price = transformed * per_block * c_blocks * _INPUT
+    price = transformed * per_block * c_blocks * _INPUT * transforms
     price += each * -(-k_units // shares) * (products + per_block * together * _OUTPUT * more_outputs)
     settings = (
         ("WT", width), ("FEW", few), ("tiles", per_block), ("shares", shares), ("chunk", chunk), ("workers", workers),
@@ -130,9 +133,9 @@ def tile_count(shape, taps=3, side=SIDE):
     return n * -(-p // out) * -(-q // out)
 
 
-def _counts(tiles, width, c_blocks, block, units):
+def _counts(tiles, width, c_blocks, block, units, side):
     """Into how many blocks of tiles of a register tile's width it may be cut."""
-    most = max(1, _SCRATCH_BYTES // (POINTS * (c_blocks + 2) * block * 4 * width)) * width
+    most = max(1, _SCRATCH_BYTES // (side * side * (c_blocks + 2) * block * 4 * width)) * width
     fewest = -(-tiles // most)
     even = _round_up(fewest, units)
     least = -(-tiles // width)

@@ -7,10 +7,10 @@ SIDE: int
 POINTS: int
 
 def winograd_ways(
-    tiles: int, k: int, c: int, taps: int, groups: int, block: int, units: int, accumulators: int
+    tiles: int, k: int, c: int, taps: int, groups: int, block: int, units: int, accumulators: int, side: int = ...
 ) -> tuple[Way, ...]: ...
 def frugal_ways(
-    tiles: int, k: int, c: int, taps: int, groups: int, block: int, units: int, accumulators: int
+    tiles: int, k: int, c: int, taps: int, groups: int, block: int, units: int, accumulators: int, side: int = ...
 ) -> tuple[Way, ...]: ...
 def way(
     tiles: int,
@@ -21,6 +21,7 @@ def way(
     block: int,
     units: int,
     accumulators: int,
+    side: int,
     width: int,
     per_block: int,
     shares: int,
