@@ -2,7 +2,8 @@
 //                     products per tile or 64; for 3x3 filters that is 36 per 16 outputs, not 144, for 5x5 64 per 16, not
 //                     400.
 //
-//   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles
+//   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles; KIND:
+//                     pooled over 2x2 windows side by side, argmax[n,k,p,q] the places of maxima (p_out, q_out: before)
 //
 // Tensors   w filter blocks, taps reversed with FLIP (input gradient); x, y channel
 //           blocks; bias [K/B][B]; scratch: per work-item SIDE^2 * (C/B * plane + 2*block_tiles) + SIDE * (2*B*chunk
@@ -134,8 +135,8 @@ static inline void add_products(__global const VF *u, __global const real *v, si
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
-    TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int c_group, int k_group, int h_in, int w_in, int k_total,
-    int p_out, int q_out, int pad_top, int pad_left, int tile_blocks, int block_tiles, int shares, int chunk, int activation,
+    TENSOR_OF(, PLACE, argmax), TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int c_group, int k_group,
+    int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left, int tile_blocks, int block_tiles, int shares, int chunk, int activation,
     float slope)
 {
     const int worker = get_global_id(0), workers = get_global_size(0);
@@ -206,9 +207,15 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                     const int tile = t0 + t, n = tile / (tiles_h * tiles_w);
                     const int top = tile / tiles_w % tiles_h * OUT, left = tile % tiles_w * OUT;
                     const size_t at = (size_t)top * q_out + left;
+#ifdef KIND
+                    const size_t place = top / 2 * (q_out / 2) + left / 2;
+#else
+                    const size_t place = at;
+#endif
                     write_output_tile(
                         products + (size_t)j * block_tiles + t, (2 - FEW) * block_tiles,
-                        OUTPUT_BLOCK(y, n, kb0 + j) + at,
+                        OUTPUT_BLOCK(y, n, kb0 + j) + place,
+                        PLACES_AT(, argmax) + ((size_t)n * y_depth + kb0 + j) * y_plane + place,
                         residual_buffer
                             ? BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb0 + j) * residual_plane + at
                             : 0,

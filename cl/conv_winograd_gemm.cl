@@ -75,7 +75,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void winograd_output(
     const int n = tile / (tiles_h * tiles_w), row = tile / tiles_w % tiles_h * OUT, col = tile % tiles_w * OUT;
     const size_t at = (size_t)row * q_out + col;
     __global const VF *add = BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + at;
-    write_output_tile(BLOCKS_AT(const, m) + item, (size_t)2 * pairs * count, OUTPUT_BLOCK(y, n, kb) + at,
+    write_output_tile(BLOCKS_AT(const, m) + item, (size_t)2 * pairs * count, OUTPUT_BLOCK(y, n, kb) + at, 0,
                       residual_buffer ? add : 0, bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0), row, col, p_out,
                       q_out, kb, k_total, activation, slope);
 }

@@ -17,23 +17,15 @@
 // Variants  KIND  what the program computes (default MAXIMUM)
 //           ARGMAX  bytes per stored place: 0 (not stored), 1 or 4 (default 0)
 // Order     by r, then s; gradients by p, then q: the same bits whatever the rectangle
-// NaN       is the maximum of its window, as in PyTorch
 
-#include "common.h"
+#ifndef KIND
+#define KIND 0 // MAXIMUM
+#endif
 
-#define MAXIMUM 0
-#define MEAN 1
-#define NORM 2
-#define GLOBAL_MEAN 3
+#include "pooling.h"
 
 #ifndef WG
 #define WG 1
-#endif
-#ifndef KIND
-#define KIND MAXIMUM
-#endif
-#ifndef ARGMAX
-#define ARGMAX 0
 #endif
 #ifndef KW
 #define KW kernel_w
@@ -46,48 +38,10 @@
 
 #if KIND != GLOBAL_MEAN
 
-// A stored place, alone (PLACE) and for the channels of a block (PLACES). Tensor offsets count 4 bytes, so that of
-// a tensor of bytes is four times as many elements.
-#if ARGMAX == 4
-typedef int PLACE;
-typedef VI PLACES;
-#define STORED(places) (places)
-#define LOADED(places) (places)
-#define PLACES_AT(Q, name) ((__global Q PLACES *)AT(name))
-#else
-typedef uchar PLACE;
-#if B == 1
-typedef uchar PLACES;
-#define STORED(places) convert_uchar(places)
-#define LOADED(places) convert_int(places)
-#else
-typedef PASTE(uchar, B) PLACES;
-#define STORED(places) PASTE(convert_uchar, B)(places)
-#define LOADED(places) PASTE(convert_int, B)(places)
-#endif
-#define PLACES_AT(Q, name) ((__global Q PLACES *)(name##_buffer + name##_offset * 4))
-#endif
-
 // How many of the elements start .. start + size - 1 lie in low .. high - 1.
 static inline int counted(int start, int size, int low, int high)
 {
     return min(start + size, high) - max(start, low);
-}
-
-// One step of a reduction: tap is at `place` of the window.
-static inline void reduce(VF tap, int place, VF *result, VI *places)
-{
-#if KIND == MAXIMUM
-    const VI larger = (tap > *result) | isnan(tap);
-    *result = select(*result, tap, larger);
-#if ARGMAX
-    *places = select(*places, (VI)(place), larger);
-#endif
-#elif KIND == MEAN
-    *result += tap;
-#else
-    *result = fma(tap, tap, *result);
-#endif
 }
 
 // low_*, high_*: the rows and columns that a mean counts; may include padding
@@ -112,7 +66,7 @@ __kernel GROUPED void pool(PIECES_OF(x), OUTPUT(y), TENSOR_OF(, PLACE, argmax), 
 #endif
         for (int q = q_begin; q < q_end; q++) {
             const int w = q * SW - pad_left, s_begin = max(0, -w), s_end = min(KW, w_in - w);
-            VF result = (VF)(KIND == MAXIMUM ? -INFINITY : 0.0f);
+            VF result = NOTHING;
             VI places = (VI)(r_begin * KW + s_begin);
             for (int r = r_begin; r < r_end; r++) {
                 __global const VF *taps = image + (long)(h + r) * w_in + w;

@@ -2,7 +2,7 @@
 // input's, with the points 0, 1, -1, 2, -2, 1/2, -1/2, infinity (SIDE 8, for 4 and 5 taps), those without the halves (SIDE 6), or 0, 1, -1,
 // infinity (SIDE 4, for 3 taps).
 
-#include "common.h"
+#include "pooling.h"
 
 // Taps of a filter's row, 3 to 5, and outputs of a tile's.
 #ifndef TAPS
@@ -197,12 +197,17 @@ static inline void output_of_4(const VF m0, const VF m1, const VF m2, const VF m
 }
 
 // Transforms the products of a tile and output block `kb` back, m[xi * stride], and writes what lies in the image of
-// p_out rows and q_out columns; `out` and `add` (a residual, or NULL) point to the tile's first value, (row, col).
-static inline void write_output_tile(__global const VF *m, size_t stride, __global VF *out, __global const VF *add,
-                                     const VF offset, int row, int col, int p_out, int q_out, int kb, int k_total,
-                                     int activation, float slope)
+// p_out rows and q_out columns; `out` and `add` (a residual, or NULL) point to the tile's first value, (row, col). Pooled
+// (KIND), p_out and q_out are even, and `out` and `argmax` point to the tile's first window.
+static inline void write_output_tile(__global const VF *m, size_t stride, __global VF *out, __global PLACES *argmax,
+                                     __global const VF *add, const VF offset, int row, int col, int p_out, int q_out,
+                                     int kb, int k_total, int activation, float slope)
 {
     VF half_way[SIDE * OUT];
+#ifdef KIND
+    VF pooled[OUT / 2];
+    VI places[OUT / 2];
+#endif
     UNROLL for (int i = 0; i < SIDE; i++)
         OF_SIDE(output_of_, AT_PRODUCT, half_way + i, SIDE);
     UNROLL for (int p = 0; p < OUT; p++) {
@@ -216,9 +221,23 @@ static inline void write_output_tile(__global const VF *m, size_t stride, __glob
                     if (add)
                         result += add[p * q_out + q];
                     result = activate(result, activation, slope);
-                    out[p * q_out + q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+                    results[q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+#ifndef KIND
+                    out[p * q_out + q] = results[q];
+#endif
                 }
             }
+#ifdef KIND
+            reduce_pairs(p % 2, OUT / 2, results, pooled, places);
+            UNROLL for (int q = 0; q < OUT / 2; q++) {
+                if (p % 2 && col + 2 * q < q_out) {
+                    out[p / 2 * (q_out / 2) + q] = pooled[q];
+#if ARGMAX
+                    argmax[p / 2 * (q_out / 2) + q] = STORED(places[q]);
+#endif
+                }
+            }
+#endif
         }
     }
 }

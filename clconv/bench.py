@@ -217,7 +217,7 @@ def _step(plan: Plan, node: Node, launches: int, seconds: float) -> Step:
     algorithm = choice.name if choice.name != "plain" else ""
     return Step(
         node.name,
-        type(node.layer).__name__,
+        node.layer.operator,
         f"{algorithm} {tile}".strip(),
         launches,
         seconds,

@@ -81,6 +81,7 @@ class Inference:
         def graph(share: float | None, waiting: Waiting = NONE, storage: str | None = None) -> Graph:
             made = network.graph(batch, train=False) if what == OUTPUT else evaluation_graph(network, batch, what)
             passes.for_inference(made, self.device.facts.block)
+            passes.fuse_pools(made, self.device.facts)
             if share is not None:
                 rows = int(share * max(network.input_shape[1:2]))
                 passes.use_winograd(made, self.device.facts, train=False, images=images, least_rows=rows)

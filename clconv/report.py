@@ -247,7 +247,7 @@ def _node_row(step: int, node: Node, plan: Plan, live: list[int], sizes: Mapping
     weighted = any(len(shape) > 1 for shape in stored)
     return Row(
         node.name,
-        type(node.layer).__name__,
+        node.layer.operator,
         y.spec.shape,
         math.prod(y.spec.shape),
         sum(sizes.get(value, 0) for value in node.reads),
@@ -351,7 +351,7 @@ def plan_table(plan: Plan) -> str:
             (
                 str(step),
                 node.name,
-                type(node.layer).__name__,
+                node.layer.operator,
                 choice.name,
                 " ".join(str(value.spec) for value in node.outputs[:1]) + more,
                 *(where or [""]),

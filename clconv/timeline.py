@@ -169,7 +169,7 @@ def trace(plan: Plan, name: str, seconds: list[float]) -> dict[str, Any]:
         amounts = {kind: values[number] for kind, values in line.bytes.items()}
         events.append(counter("live bytes", at, amounts))
         step = plan.schedule.steps[number]
-        about = {"operator": type(step.layer).__name__, "algorithm": step.choice.name}
+        about = {"operator": step.layer.operator, "algorithm": step.choice.name}
         events.append({"ph": "X", "name": label, "pid": 1, "tid": 1, "ts": at, "dur": 1e6 * took, "args": about})
         at += 1e6 * took
     return {"traceEvents": events, "displayTimeUnit": "ms"}

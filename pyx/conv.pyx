@@ -37,23 +37,22 @@ class Conv2d(Residual):
     def infer(self, specs):
         x, w = specs[:2]
         _check_channels(self.who, x, w, w.shape[1] * w.groups)
-        return (TensorSpec((x.shape[0], w.shape[0], *self.window.output(self.who, x.shape))),)
+        return self.pooled(TensorSpec((x.shape[0], w.shape[0], *self.window.output(self.who, x.shape))))
 
     def strip(self, rows, heights, axis=0):
-        window, needed = self.window.strip(rows, heights["x"], axis)
+        window, needed = self.window.strip(self.unpooled_rows(rows), heights["x"], axis)
         return self.with_(window=window), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):
-        return _cost(specs, outs, facts, outs[0].values * specs[1].shape[1])
+        return _cost(specs, outs, facts, self.unpooled(outs[0]).values * specs[1].shape[1])
 
     def choices(self, facts, specs, outs):
-        found = conv_choices(facts, specs[1], outs[0])
-        return found or register_tiles(facts, specs[1], *rows_of(self.window, outs[0]))
+        found = [] if self.pool != "none" else conv_choices(facts, specs[1], outs[0])
+        return found or register_tiles(facts, specs[1], *rows_of(self.window, outs[0], self.pool), self.pool != "none")
 
     def effort(self, specs, outs, facts, choice):
-        return direct_effort(
-            self.cost(specs, outs, facts), choice, facts, specs[1], *rows_of(self.window, outs[0])
-        )
+        rows = rows_of(self.window, outs[0], self.pool)
+        return direct_effort(self.cost(specs, outs, facts), choice, facts, specs[1], *rows)
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -75,17 +74,17 @@ class Conv2d(Residual):
             record_conv(rec, phases, ins, outs[0], work, choice, self.activation_args())
             return
         whole = (x[0] if isinstance(x, tuple) else x).spec
-        extents = (*whole.shape[2:], *outs[0].spec.shape[2:])
-        window = self.window
+        window, (p, q) = self.window, outs[0].spec.shape[2:]
+        extents = (*whole.shape[2:], p, q if self.pool == "none" else 2 * q)
         tiles = dict(choice.tiles)
-        if is_pointwise(window):
+        if is_pointwise(window) and self.pool == "none":
             h, wd, p, q = extents
             extents = (1, h * wd, 1, p * q)
-        defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain")}
+        defines = {**tiles, "SW": window.stride[1], "PLANAR": int(whole.layout == "plain"), **self.pool_defines()}
         if defines["PLANAR"]:
             defines["REACH"] = (window.kernel[1] - 1) * window.dilation[1] + 1
         per_row = ceil_div(extents[3], tiles["WT"])
-        launch_direct(rec, window, ins, outs[0], extents, per_row, defines, self.activation_args())
+        launch_direct(rec, window, ins, outs, extents, per_row, defines, self.activation_args())
 
 
 class ConvTranspose2d(Layer):
@@ -167,7 +166,7 @@ class ConvTranspose2d(Layer):
         else:
             extents = (*ins[0].spec.shape[2:], *self.size)
             per_row, defines = self.window.stride[1] * ceil_div(columns, tiles["WT"]), {**tiles, "TRANSPOSED": 1}
-        launch_direct(rec, self.window, ins, outs[0], extents, per_row, defines, self.activation_args())
+        launch_direct(rec, self.window, ins, outs, extents, per_row, defines, self.activation_args())
 
 
 class ConvGradW(WeightGradient):

@@ -19,9 +19,11 @@ def _single_tap(window):
     return window.kernel == (1, 1) and window.pads == ((0, 0), (0, 0))
 
 
-def rows_of(window, y):
-    """(rows, outputs in a row) as tiles see an output."""
+def rows_of(window, y, pool="none"):
+    """(rows, outputs in a row) as tiles see an output; `pool`: of `Residual`, rows of windows are tiles' then."""
     n, _, p, q = y.shape
+    if pool != "none":
+        return n * p, 2 * q
     return (n, p * q) if is_pointwise(window) else (n * p, q)
 
 
@@ -36,8 +38,12 @@ def rows_gathered(window, y):
 _WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 28)
 
 
-def register_tiles(facts, w, rows, columns):
-    """Register tiles WT x KB for `rows` rows of `columns` outputs, best first: least waste, then most reuse."""
+def register_tiles(facts, w, rows, columns, even=False):
+    """Register tiles WT x KB for `rows` rows of `columns` outputs, best first: least waste, then most reuse.
+
+    Args:
+        even: WT is, as pooling needs it.
+    """
     k_blocks = blocks(w.shape[0], facts.block)
     whole = w.groups > 1 and w.shape[0] // w.groups % facts.block == 0 and w.shape[1] % facts.block == 0
     shared = k_blocks if w.groups == 1 else (k_blocks // w.groups if whole else 1)
@@ -49,6 +55,8 @@ def register_tiles(facts, w, rows, columns):
             # Besides the tile, registers hold kb weights and a broadcast value.
             if wt > min((facts.accumulators + 3 - kb) // kb, columns):
                 break
+            if even and wt % 2:
+                continue
             priced.append((_tile_price(wt, kb, rows, columns, k_blocks, facts.compute_units), wt, kb))
     return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
 
@@ -73,14 +81,15 @@ def _tile_price(wt, kb, rows, columns, k_blocks, units):
     return waste * (max(kb * wt, 8) + kb + 0.2 * (kb + wt)) / (kb * wt)
 
 
-def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
+def launch_direct(rec, window, ins, outs, extents, per_row, defines, activation):
     """Records conv_direct.
 
     Args:
-        ins: x or its pieces, w, b and the residual. extents: (h, w, p, q), rows and columns of x and y as the kernel
-            walks them. per_row: tiles in a row of y. activation: arguments of the activation.
+        ins: x or its pieces, w, b and the residual. outs: y and, where it is pooled so, places of maxima.
+        extents: (h, w, p, q), rows and columns of x and y as the kernel walks them; of a pooled y as many columns as in
+            front of the pooling. per_row: tiles in a row of y. activation: arguments of the activation.
     """
-    x, w, b = ins[:3]
+    (x, w, b), y = ins[:3], outs[0]
     k, c_group, r, s = w.spec.shape
     groups = w.spec.groups
     block, group = rec.facts.block, rec.facts.work_group
@@ -88,7 +97,7 @@ def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
     depth = filter_blocks(k, c_group * groups, groups, block)
     args = [
         *piece_args(x, block, defines), w, b, *residual_args(ins[3:]), *output_args(y, block),
-        items, c_group * groups, *extents[:2], k, *extents[2:], *window.args(),
+        outs[1] if len(outs) > 1 else None, items, c_group * groups, *extents[:2], k, *extents[2:], *window.args(),
         depth, k // groups, c_group, per_row, *activation,
     ]
     # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
@@ -103,10 +112,11 @@ def launch_direct(rec, window, ins, y, extents, per_row, defines, activation):
         row = looped(channels, loops * looped(s) + looped(line))
     else:
         row = looped(s, loops * looped(channels) + 1)
+    per_item = looped(depth, looped(r, row)) + looped(defines["KB"], 7 * looped(defines["WT"]))
     rec.launch(
         "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
         defines={**defines, **weight_defines(w), "WG": group}, local_size=(group, 1),
-        iterations=looped(depth, looped(r, row)) + looped(defines["KB"], 7 * looped(defines["WT"])),
+        iterations=looped(2, per_item) if "KIND" in defines else per_item,
     )
 
 

@@ -54,8 +54,13 @@ class WinogradConv2d(Residual):
         self.side = side
 
     @property
-    def strips(self):
+    def tile(self):
+        """Outputs per side of a tile."""
         return self.side + 1 - self.taps
+
+    @property
+    def strips(self):
+        return self.tile if self.pool == "none" else self.tile // 2
 
     @property
     def bands(self):
@@ -64,16 +69,21 @@ class WinogradConv2d(Residual):
     def infer(self, specs):
         n, _, h, w = specs[0].shape
         more = 1 - self.taps
-        return (TensorSpec((n, specs[1].shape[0], h + sum(self.pads[0]) + more, w + sum(self.pads[1]) + more)),)
+        return self.pooled(
+            TensorSpec((n, specs[1].shape[0], h + sum(self.pads[0]) + more, w + sum(self.pads[1]) + more))
+        )
 
     def strip(self, rows, heights, axis=0):
-        window, needed = Window((self.taps, self.taps), pads=self.pads).strip(rows, heights["x"], axis)
+        begin, end = self.unpooled_rows(rows)
+        if self.pool != "none" and end % self.tile:  # the last tiles: a row that pooling drops counts in them
+            end = heights["x"] + sum(self.pads[axis]) + 1 - self.taps
+        window, needed = Window((self.taps, self.taps), pads=self.pads).strip((begin, end), heights["x"], axis)
         return self.with_(pads=window.pads), {**dict.fromkeys(heights, rows), "x": needed}
 
     def cost(self, specs, outs, facts):
         """Operations of the direct method, so that rates compare; bytes as they are."""
         tensors = [s for s in (*specs, *outs) if s is not None]
-        operations = 2 * self.taps**2 * outs[0].values * specs[1].shape[1]
+        operations = 2 * self.taps**2 * self.unpooled(outs[0]).values * specs[1].shape[1]
         return Cost(operations, sum(s.nbytes(facts.block) for s in tensors))
 
     def choices(self, facts, specs, outs):
@@ -99,27 +109,26 @@ class WinogradConv2d(Residual):
         return Cost(int(price * facts.compute_units * 2 * facts.block), int(cost.traffic_bytes + again))
 
     def record(self, rec, ins, outs, work, choice):
-        grid = [-(-extent // self.strips) for extent in outs[0].spec.shape[2:]]
+        n, k, p, q = self.unpooled(outs[0].spec).shape
+        grid = [-(-extent // self.tile) for extent in (p, q)]
         if rec.facts.kernels == "gpu":
             record_winograd(rec, ins, outs[0], work, choice, self.pads, grid, self.activation_args())
             return
         x, w, b = ins[:3]
         tiles = dict(choice.tiles)
         whole = (x[0] if isinstance(x, tuple) else x).spec
-        n, k, p, q = outs[0].spec.shape
         c = w.spec.shape[1]
         count = n * grid[0] * grid[1]
         few = tiles["FEW"]
         defines = {
             "WT": tiles["WT"], "FEW": few, "FLIP": int(self.flip), "PREFETCH": int(rec.facts.prefetches),
-            "TAPS": self.taps, "SIDE": self.side,
-            **weight_defines(w),
+            "TAPS": self.taps, "SIDE": self.side, **weight_defines(w), **self.pool_defines(),
         }
         args = [
             *piece_args(x, rec.facts.block, defines), w, b, *residual_args(ins[3:]),
-            *output_args(outs[0], rec.facts.block), work, count, *grid, c * w.spec.groups, c, k // w.spec.groups,
-            *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0], -(-count // tiles["tiles"]), tiles["tiles"],
-            tiles["shares"], tiles["chunk"], *self.activation_args(),
+            *output_args(outs[0], rec.facts.block), outs[1] if self.places else None, work, count, *grid,
+            c * w.spec.groups, c, k // w.spec.groups, *whole.shape[2:], k, p, q, self.pads[0][0], self.pads[1][0],
+            -(-count // tiles["tiles"]), tiles["tiles"], tiles["shares"], tiles["chunk"], *self.activation_args(),
         ]
         rec.launch("conv_winograd.cl", "winograd_conv", (tiles["workers"],), args, defines=defines, local_size=(1,))
 
@@ -127,12 +136,12 @@ class WinogradConv2d(Residual):
         """What the ways to share it out depend on."""
         k, c_group, taps, _ = specs[1].shape
         groups = specs[1].groups
-        tiles = tile_count(outs[0].shape, taps, self.side)
+        tiles = tile_count(self.unpooled(outs[0]).shape, taps, self.side)
         units = facts.compute_units
         return tiles, k, c_group * groups, taps, groups, facts.block, units, facts.accumulators, self.side
 
     def _chosen(self, ways):
-        return [Choice(f"winograd {self.strips}x{self.strips}", settings, nbytes) for _, nbytes, settings in ways]
+        return [Choice(f"winograd {self.tile}x{self.tile}", settings, nbytes) for _, nbytes, settings in ways]
 
 
 class WinogradGradW(WeightGradient):

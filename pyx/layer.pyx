@@ -10,6 +10,7 @@ from clconv import tuned
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
+POOLS = ("max", "avg", "l2")  # in the order of cl/pooling.h: KIND
 # Activation codes of cl/common.h, in the order of its switch.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "relu6", "sigmoid", "tanh", "silu", "hard_swish")
 
@@ -148,15 +149,36 @@ class Layer:
         return ACTIVATIONS.index(self.activation), float(self.slope)
 
     @property
+    def operator(self):
+        """What tables call it."""
+        return type(self).__name__
+
+    @property
     def differentiable(self):
         """Whether a gradient exists."""
         return type(self).gradient is not Layer.gradient
 
 
 class Residual(Layer):
-    """Base of convolutions: operands x, w, b and, with `adds`, one of y's shape, added in front of the activation."""
+    """Base of convolutions: operands x, w, b and, with `adds`, one of y's shape, added in front of the activation.
+
+    Class attributes:
+        pool: "max" or "avg": y is pooled, behind the activation, over 2x2 windows side by side; what is in front of the
+            pooling is never stored, and what no window reads not computed. "none" where it is not.
+        places: a second output holds the place of each maximum, as that of `Pool2d`.
+    """
 
     adds = False
+    pool = "none"
+    places = False
+
+    @property
+    def operator(self):
+        return f"{type(self).__name__}{'' if self.pool == 'none' else ', pooled'}"
+
+    @property
+    def outputs(self):
+        return ("y", "argmax") if self.places else ("y",)
 
     @property
     def inputs(self):
@@ -166,6 +188,29 @@ class Residual(Layer):
     def inplace(self):
         # Whoever writes an element of y has read that of the residual before.
         return {"y": ("residual",)} if self.adds else {}
+
+    def pooled(self, full):
+        """Specs of the outputs where the convolution alone has this one."""
+        if self.pool == "none":
+            return (full,)
+        n, k, p, q = full.shape
+        y = TensorSpec((n, k, p // 2, q // 2), full.dtype)
+        return (y, TensorSpec(y.shape, "uint8")) if self.places else (y,)
+
+    def unpooled(self, y):
+        """The spec of what is computed in front of the pooling."""
+        if self.pool == "none":
+            return y
+        n, k, p, q = y.shape
+        return TensorSpec((n, k, 2 * p, 2 * q), y.dtype)
+
+    def unpooled_rows(self, rows):
+        """The rows, or columns, (begin, end) of the convolution of which those of y are pooled."""
+        return rows if self.pool == "none" else (2 * rows[0], 2 * rows[1])
+
+    def pool_defines(self):
+        """Build definitions of kernels that pool (cl/pooling.h)."""
+        return {} if self.pool == "none" else {"KIND": POOLS.index(self.pool), "ARGMAX": int(self.places)}
 
 
 def looped(times, inside=0):

@@ -4,10 +4,9 @@ from clconv.shapes import TensorSpec, blocks
 
 from clconv._core.conv import split_rows
 from clconv._core.conv_tiles import ceil_div
-from clconv._core.layer import Choice, Cost, Layer, looped, output_args, piece_args
+from clconv._core.layer import POOLS, Choice, Cost, Layer, looped, output_args, piece_args
 
-KINDS = ("max", "avg", "l2")  # in the order of cl/pool.cl: KIND
-GLOBAL_KIND = len(KINDS)
+GLOBAL_KIND = len(POOLS)
 GRADIENT_READS = {"max": ("argmax",), "avg": (), "l2": ("x", "y")}  # beside dy
 SHARE = 32  # pixels that a work-item of a processor computes at least, so that starting it does not count
 
@@ -16,7 +15,7 @@ class Pool2d(Layer):
     """y[n,c,p,q] = the largest, the mean or the Euclidean norm of x[n,c,h,w] over the window of (p, q).
 
     Args:
-        kind: one of `KINDS`. window: a `Window` without dilation. count_pad: a mean counts padding as zeros.
+        kind: one of `POOLS`. window: a `Window` without dilation. count_pad: a mean counts padding as zeros.
         places: (for "max") a second output holds the place r*S + s of each maximum, which the gradient
             needs: bytes where windows of R x S have at most 256 places, else 32-bit integers.
     """
@@ -209,7 +208,7 @@ def _counted(window, size, count_pad):
 
 def _defines(kind, window, places):
     """What a program is built for. Usual windows are constants in it, so that its loops over columns unroll."""
-    defines = {"KIND": KINDS.index(kind), "ARGMAX": 0}
+    defines = {"KIND": POOLS.index(kind), "ARGMAX": 0}
     if places is not None:
         defines["ARGMAX"] = {"uint8": 1, "int32": 4}[places.spec.dtype]
     width, step = window.kernel[1], window.stride[1]

@@ -142,6 +142,8 @@ def jobs() -> dict[str, Job]:
             (X, W, BIAS),
         ),
         "winograd": (WinogradConv2d(((1, 1), (1, 1))), (X, W, BIAS)),
+        "pooled": (Conv2d(CONV).with_(pool="max"), (X, W, BIAS)),
+        "winograd, pooled": (WinogradConv2d(((1, 1), (1, 1))).with_(pool="avg"), (X, W, BIAS)),
         "depthwise": (DepthwiseConv2d(CONV), (X, TensorSpec((1, 20, 3, 3)), TensorSpec((1, 20, 1, 1)))),
         "fc": (FullyConnected(), (X, TensorSpec((40, 20, 9, 9), layout="filter"), BIAS)),
     }
@@ -150,7 +152,7 @@ def jobs() -> dict[str, Job]:
 
 @pytest.mark.parametrize("name", jobs())
 def test_each_kind_of_operator_agrees_with_its_reference(device: Device, name: str) -> None:
-    if name == "winograd" and not device.facts.workers:
+    if name.startswith("winograd") and not device.facts.workers:
         pytest.skip("this device does not use the method")
     if name not in ("conv", "fc") and device.facts.loop_limit:
         pytest.skip("its compiler takes many seconds")
@@ -187,7 +189,7 @@ def test_what_the_reference_refuses_is_an_error(device: Device) -> None:
 
 
 def test_targets_are_what_can_be_chosen_the_largest_first(device: Device) -> None:
-    with cc.Net("INPUT 16x16x20 -> [CONV 3x3x32 -> RELU]*3 -> POOL -> FC 10", device=device) as net:
+    with cc.Net("INPUT 16x16x20 -> [CONV 3x3x32 -> RELU]*4 -> POOL -> FC 10", device=device) as net:
         for mode in ("test", "train"):
             plan = tune.plan_of(net.network, device, 2, mode)
             found = tune.targets(plan)

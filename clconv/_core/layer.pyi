@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from ..device import DeviceFacts
 from ..shapes import TensorSpec
 
+POOLS: tuple[str, ...]
 ACTIVATIONS: tuple[str, ...]
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Layer:
     activation: str
     slope: float
     @property
+    def operator(self) -> str: ...
+    @property
     def differentiable(self) -> bool: ...
     def infer(self, specs: Sequence[TensorSpec | None]) -> tuple[TensorSpec, ...]: ...
     def choices(
@@ -66,6 +69,12 @@ class Layer:
 
 class Residual(Layer):
     adds: bool
+    pool: str
+    places: bool
+    def pooled(self, full: TensorSpec) -> tuple[TensorSpec, ...]: ...
+    def unpooled(self, y: TensorSpec) -> TensorSpec: ...
+    def unpooled_rows(self, rows: tuple[int, int]) -> tuple[int, int]: ...
+    def pool_defines(self) -> dict[str, int]: ...
 
 def looped(times: int, inside: int = 0) -> int: ...
 def same_shape(who: str, specs: Sequence[TensorSpec]) -> TensorSpec: ...

@@ -2,7 +2,6 @@ from typing import Any
 
 from .layer import Layer
 
-KINDS: Any
 GLOBAL_KIND: Any
 GRADIENT_READS: Any
 SHARE: int

@@ -4,7 +4,7 @@ from ..graph import Graph
 from .concat import read_pieces
 from .divide import FEATURES, divide
 from .fold import fold_batchnorm
-from .fuse import fuse_activations, fuse_sums
+from .fuse import fuse_activations, fuse_pools, fuse_sums
 from .halve import halve_weights
 from .layout import convert_layouts
 from .masks import move_masks
@@ -21,6 +21,7 @@ __all__ = [
     "fold_batchnorm",
     "for_inference",
     "fuse_activations",
+    "fuse_pools",
     "fuse_sums",
     "fuse_updates",
     "halve_kept",

@@ -40,9 +40,9 @@ def split_strides(graph: Graph, facts: DeviceFacts, *, images: int = 0, least_ro
 
 
 def _fits(node: Node) -> bool:
-    """Whether it is a square filter with a square stride over a row-major image, without groups."""
+    """Whether it is a square filter with a square stride over a row-major image, without groups and pooling."""
     layer, x = node.layer, node.inputs[0]
-    if type(layer) is not Conv2d or not isinstance(x, Value) or x.spec.layout != "plain":
+    if type(layer) is not Conv2d or layer.pool != "none" or not isinstance(x, Value) or x.spec.layout != "plain":
         return False
     weight, window = node.inputs[1], layer.window
     assert isinstance(weight, Value)

@@ -12,6 +12,7 @@ from .._core.conv import Conv2d, ConvGradW, ConvTranspose2d
 from .._core.conv_winograd import WinogradConv2d, WinogradFilter, WinogradGradW
 from .._core.conv_winograd_gemm import winograd_cycles
 from .._core.conv_winograd_tiles import gradient_operations, tile_count, winograd_ways
+from .._core.layer import Residual
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Parameter, Value
 from ..packing import Array
@@ -66,7 +67,7 @@ def use_winograd(
             graph.nodes.append(node)
             continue
         found = _pads(node, facts)
-        low = found is not None and node.outputs[0].spec.shape[2] < least_rows
+        low = found is not None and _result(node).shape[2] < least_rows
         sides = () if found is None or low else _sides(node, facts, images, train)
         side = next((side for side in sides if _taken(node, found, side, facts, train=train) <= most), 0)
         if found is None or not side:
@@ -82,7 +83,9 @@ def use_winograd(
         elif (weight, flip) not in transformed:
             transformed[weight, flip] = _transformed(graph, weight, side)
         layer, old = WinogradConv2d(found, flip, weight.spec.shape[2], side), node.layer
-        node.layer = layer.with_(activation=old.activation, slope=old.slope, adds=getattr(old, "adds", False))
+        node.layer = layer.with_(activation=old.activation, slope=old.slope)
+        if isinstance(old, Residual):
+            node.layer = node.layer.with_(adds=old.adds, pool=old.pool, places=old.places)
         node.inputs = (x, transformed[weight, flip], bias, *node.inputs[3:])
         graph.nodes.append(node)
     graph.prune()
@@ -101,8 +104,14 @@ def _taken(node: Node, pads: Pads | None, side: int, facts: DeviceFacts, *, trai
     if facts.kernels == "gpu":
         w = TensorSpec((*w.shape[:2], side, side), layout="winograd")
         extra = w.nbytes(facts.block) if train else 0
-    outs = [value.spec for value in node.outputs]
-    return extra + WinogradConv2d(pads, taps=taps, side=side).choices(facts, [x, w, None], outs)[0].workspace_bytes
+    layer = WinogradConv2d(pads, taps=taps, side=side)
+    return extra + layer.choices(facts, [x, w, None], [_result(node)])[0].workspace_bytes
+
+
+def _result(node: Node) -> TensorSpec:
+    """The spec of what a convolution computes, in front of any pooling that it does."""
+    y = node.outputs[0].spec
+    return node.layer.unpooled(y) if isinstance(node.layer, Residual) else y
 
 
 def _replace_gradient(node: Node, facts: DeviceFacts, most: float) -> None:
@@ -152,7 +161,7 @@ def _pads(node: Node, facts: DeviceFacts) -> Pads | None:
 
 def _sides(node: Node, facts: DeviceFacts, images: int, train: bool) -> tuple[int, ...]:
     """Sides of the tiles whose modelled time is enough below that of the direct method, the fastest first."""
-    weight, y = node.inputs[1], node.outputs[0].spec
+    weight, y = node.inputs[1], _result(node)
     assert isinstance(weight, Value)
     k, c, taps, _ = weight.spec.shape
     if min(k, c) < facts.block:

@@ -101,6 +101,7 @@ class StepPlans:
         def made() -> Plan:
             graph = evaluation_graph(self.network, images, self.loss, self.facts)
             passes.for_inference(graph, self.facts.block, fold=False)
+            passes.fuse_pools(graph, self.facts)
             return self._planned(graph, method)
 
         return self._plans.get(("test", method.scratch, images), made)

@@ -70,6 +70,8 @@ def training_graph(
     passes.convert_layouts(graph)
     passes.fuse_updates(graph)
     graph.prune()
+    if facts is not None:
+        passes.fuse_pools(graph, facts)
     passes.normalise_again(graph)
     passes.recompute(graph, cuts)
     return graph
