@@ -109,6 +109,7 @@ class StepPlans:
     def _planned(self, graph: Graph, method: Method) -> Plan:
         if method.scratch != 0:
             passes.use_winograd(graph, self.facts, train=True, scratch=method.scratch)
+        passes.fuse_sums(graph)  # of gradients, where two paths meet
         return make_plan(graph, self.facts)
 
     def all(self, method: Method, batches: Mapping[str, set[int]]) -> list[Plan]:
