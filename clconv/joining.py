@@ -2,8 +2,8 @@
 
 Nobody waits for that: until then every launch goes alone, and in a new process the kernel is there from the first
 run. The process beside ends with this one. A few runs of each kind are then compared, and where the one launch is
-slower, launches go alone for good. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once, of larger networks, too:
-they are joined in later processes as well.
+slower, again and again, launches go alone for good. CLCONV_JOIN=0 leaves launches alone, 1 joins them at once, of
+larger networks, too: they are joined in later processes as well.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .program import ProgramKey
 
 OFTEN = 20  # runs of a plan
 TRIED = 8  # runs of each kind that are compared
+LOSSES = 3  # of so many trials, and it is not tried again
 SLOWER = 1.05  # times the median of the others: less is noise
 CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"
 
@@ -40,16 +41,16 @@ _lock = threading.Lock()
 
 @dataclass
 class _Trial:
-    """Seconds of runs of the launches one by one, whose recording it keeps, and then as one."""
+    """Runs of the launches one by one and as one, in turn, so that what else the machine does slows both; seconds."""
 
-    apart: list[float] = field(default_factory=list)
-    joined: list[float] = field(default_factory=list)
-    recording: Recording | None = None
+    apart: Recording
+    joined: Recording
+    seconds: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
 
     @property
     def lost(self) -> bool:
-        """Whether the one launch is clearly slower; its first run, in which drivers still compile, does not count."""
-        return statistics.median(self.joined[1:]) > SLOWER * statistics.median(self.apart)
+        """Whether the one launch is clearly slower; first runs, in which drivers still compile, do not count."""
+        return statistics.median(self.seconds[True][1:]) > SLOWER * statistics.median(self.seconds[False][1:])
 
 
 class Joining:
@@ -75,7 +76,7 @@ class Joining:
             self._note = ProgramKey("joined.cl", (), summary(self.launches), STANDARD)
             self._lost = replace(self._note, defines=(("SLOWER", "1"),))
             self._pays = flops < device.facts.joins * 1e6 * len(launches)
-            self._runs = 0
+            self._runs = self._losses = 0
             self.possible = mode == "1" or not program.kept(device, self._lost)
             self.joined = mode == "1" or (self.possible and program.kept(device, self._note))
 
@@ -91,47 +92,45 @@ class Joining:
     def ran(self, recording: Recording, seconds: float | None) -> Recording:
         """Notes a run of a recording and how long it took, None where nothing waited for it; what to replay next."""
         if self._trial is not None:
-            return self._tried(self._trial, recording, seconds)
+            return self._tried(self._trial, seconds)
         if not self.joined and self.possible and self._pays:
             self._runs += 1
             if self._runs >= OFTEN and self._compiled():
-                self._trial = _Trial()
+                self._trial = _Trial(recording, self._recording())
         return recording
 
-    def _tried(self, trial: _Trial, recording: Recording, seconds: float | None) -> Recording:
+    def _tried(self, trial: _Trial, seconds: float | None) -> Recording:
         """The next run of a trial; without times the launches are joined untried."""
-        if not self.joined:
-            if seconds is not None:
-                trial.apart.append(seconds)
-            if seconds is None or len(trial.apart) == TRIED:
-                trial.recording = recording
-                return self._joined()
-            return recording
         if seconds is not None:
-            trial.joined.append(seconds)
-        if seconds is not None and len(trial.joined) <= TRIED:
-            return recording
+            trial.seconds[self.joined].append(seconds)
+            if len(trial.seconds[True]) <= TRIED:
+                self.joined = not self.joined
+                return trial.joined if self.joined else trial.apart
         self._trial = None
-        if seconds is None or not trial.apart or not trial.lost:
-            return recording
-        program.keep(self.device, self._lost)
-        self.possible = self.joined = False
-        assert trial.recording is not None
-        return trial.recording
+        self.joined = seconds is None or not trial.lost
+        if self.joined:
+            return trial.joined
+        # A busy machine may have slowed it: it is tried again after ten times as many runs.
+        self._losses += 1
+        self._runs = OFTEN - OFTEN * 10**self._losses
+        if self._losses == LOSSES:
+            program.keep(self.device, self._lost)
+            self.possible = False
+        return trial.apart
 
     def join(self) -> Recording | None:
         """The recording of the one launch, where the kernel is there already and not in use yet."""
         there = self.possible and not self.joined and program.kept(self.device, self._note)
-        if there:
-            self._trial = None
-        return self._joined() if there else None
+        if not there:
+            return None
+        self._trial, self.joined = None, True
+        return self._recording()
 
     def apart(self) -> Recording:
         """A recording of the launches one by one."""
         return _recorded(self.device, self.launches)
 
-    def _joined(self) -> Recording:
-        self.joined = True
+    def _recording(self) -> Recording:
         return _recorded(self.device, [self.launch()])
 
     def _compiled(self) -> bool:
