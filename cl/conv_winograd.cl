@@ -1,6 +1,5 @@
-// conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1: 36
-//                     products per tile or 64; for 3x3 filters that is 36 per 16 outputs, not 144, for 5x5 64 per 16, not
-//                     400.
+// conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1:
+//                     36 products per tile or 64; for 3x3 filters 36 per 16 outputs, not 144, for 5x5 64 per 16, not 400.
 //
 //   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles; KIND:
 //                     pooled over 2x2 windows side by side, argmax[n,k,p,q] the places of maxima (p_out, q_out: before)

@@ -1,6 +1,6 @@
 // winograd.h -- transforms of Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1. Those of a side share the
-// input's, with the points 0, 1, -1, 2, -2, 1/2, -1/2, infinity (SIDE 8, for 4 and 5 taps), those without the halves (SIDE 6), or 0, 1, -1,
-// infinity (SIDE 4, for 3 taps).
+// input's, with the points 0, 1, -1, 2, -2, 1/2, -1/2, infinity (SIDE 8, for 4 and 5 taps), those without the halves
+// (SIDE 6), or 0, 1, -1, infinity (SIDE 4, for 3 taps).
 
 #include "pooling.h"
 

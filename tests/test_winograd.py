@@ -174,6 +174,15 @@ def test_gpus_take_the_tiles_that_there_is_room_for(device, monkeypatch):
     assert [side(scratch) for scratch in (None, 7_000_000, 5_000_000, 1_000_000)] == [6, 6, 4, 0]
 
 
+@pytest.mark.parametrize("kernel, side", [(3, 6), (5, 8)])
+def test_processors_take_large_tiles_for_large_filters(kernel, side, device, monkeypatch):
+    if not device.facts.workers:
+        pytest.skip("this device does not use the method")
+    monkeypatch.undo()
+    case = Case("large", "Conv", dict(filters=192, kernel=kernel, pad=kernel // 2), ((1, 64, 27, 27),))
+    assert side_of(by_winograd(device, case)) == side
+
+
 def test_slices_of_tiles_change_no_bits(device, monkeypatch):
     """A workspace for few tiles, used in turn, gives what one for all of them gives."""
     gpu = in_class(device, "gpu", monkeypatch)
