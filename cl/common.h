@@ -168,10 +168,17 @@ static inline VF clamp_values(VF x, VF least, VF most)
     return select(raised, most, raised > most);
 }
 
+// The usual activations, which share two instructions; any other leaves x as it is.
+static inline VF activate_usual(VF x, int activation)
+{
+    const bool bounded = activation && CLAMPS(activation);
+    return clamp_values(x, (VF)(bounded ? 0.0f : -INFINITY), (VF)(activation == RELU6 ? 6.0f : INFINITY));
+}
+
 static inline VF activate(VF x, int activation, float slope)
 {
-    if (CLAMPS(activation)) // the usual ones share two instructions
-        return clamp_values(x, (VF)(activation ? 0.0f : -INFINITY), (VF)(activation == RELU6 ? 6.0f : INFINITY));
+    if (CLAMPS(activation))
+        return activate_usual(x, activation);
     switch (activation) {
     case 2: return select(x, x * slope, x < (VF)(0));
     case 4: return (VF)(1) / ((VF)(1) + exp(-x));

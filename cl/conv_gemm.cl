@@ -20,8 +20,7 @@
 //           POINTWISE  one tap (default 0)
 //           CHUNKED  1: an item sums all chunks itself, in their order (default 0: the chunk of its group)
 // Order     each output sums over blocks of c, r, s, c, in chunks that depend on the layer's shape alone: the same bits
-//           for every tile, with local memory, with subgroups or without, in one pass or two. Taps outside the image add
-//           w * 0.
+//           for every tile and way to load, in one pass or two. Taps outside the image add w * 0.
 
 #include "gemm.h"
 
@@ -135,10 +134,9 @@ typedef union {
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) SUBGROUPED void conv_gemm(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
     int batch, int c_total, int h_in, int w_in, int k_total, int group_blocks, int group_tiles, int filter_depth,
-    int filter_taps, int rows, int cols,
-    int row_scale, int col_scale, int row_shift, int col_shift, int row_step, int col_step, int taps_h, int taps_w,
-    int tap_first, int tap_row, int tap_col, int out_first, int out_row, int out_col, int length,
-    int chunk_length, int chunks, int activation, float slope)
+    int filter_taps, int rows, int cols, int row_scale, int col_scale, int row_shift, int col_shift, int row_step,
+    int col_step, int taps_h, int taps_w, int tap_first, int tap_row, int tap_col, int out_first, int out_row,
+    int out_col, int length, int chunk_length, int chunks, int activation, float slope)
 {
     const int item = ITEM, m_item = item % MT, n_item = item / MT, m0 = get_group_id(0) * BM;
     const int group = get_group_id(1) / group_tiles, kb_end = (group + 1) * group_blocks;
@@ -266,10 +264,20 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) SUBGROUPED void conv
                 VF result = SUM[i][j] + (bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0));
                 if (residual_buffer)
                     result += BLOCKS_AT(const, residual)[((size_t)at.high * y_depth + kb) * residual_plane + out];
-                result = activate(result, activation, slope);
-                OUTPUT_BLOCK(y, get_group_id(2) * batch + at.high, kb)[out] =
-                    activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+                OUTPUT_BLOCK(y, get_group_id(2) * batch + at.high, kb)[out] = activate_usual(result, activation);
             }
+        }
+    }
+    if (CLAMPS(activation))
+        return;
+    // Written out for every sum, other activations would make most of the program.
+    for (int pair = 0; pair < TM * TB; pair++) {
+        const int i = pair / TB, kb = kb0 + pair % TB * NT + n_item;
+        const Digits at = digits_of(m0 + PIXEL_OF(i), rows, cols);
+        if (at.high < batch && kb < kb_end) {
+            __global VF *target = OUTPUT_BLOCK(y, at.high, kb) + out_first + at.mid * out_row + at.low * out_col;
+            const VF result = activate(*target, activation, slope);
+            *target = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
         }
     }
 }

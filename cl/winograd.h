@@ -220,10 +220,11 @@ static inline void write_output_tile(__global const VF *m, size_t stride, __glob
                     VF result = results[q] * (real)(1.0 / (SCALE * SCALE)) + offset; // whole sums stay whole
                     if (add)
                         result += add[p * q_out + q];
+#ifdef KIND
                     result = activate(result, activation, slope);
                     results[q] = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
-#ifndef KIND
-                    out[p * q_out + q] = results[q];
+#else
+                    out[p * q_out + q] = activate_usual(result, activation);
 #endif
                 }
             }
@@ -240,4 +241,15 @@ static inline void write_output_tile(__global const VF *m, size_t stride, __glob
 #endif
         }
     }
+#ifndef KIND
+    if (CLAMPS(activation))
+        return;
+    // Written out for every output, other activations would fill the registers of a GPU.
+    const int rows = min(OUT, p_out - row), cols = min(OUT, q_out - col);
+    for (int at = 0; at < rows * cols; at++) {
+        __global VF *target = out + at / cols * q_out + at % cols;
+        const VF result = activate(*target, activation, slope);
+        *target = activation == SIGMOID ? keep_channels(result, kb, k_total) : result;
+    }
+#endif
 }

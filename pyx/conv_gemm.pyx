@@ -16,6 +16,7 @@ _ROWS = 8  # input channels of a tap per step: as many as local memory hides the
 _LANES = 128  # multiply-adds that a compute unit starts per cycle, about
 LAUNCH_CYCLES = 5000  # of a second pass
 BYTES_PER_CYCLE = 16  # of memory traffic, per compute unit
+_CROWDED = 1.5  # times as long with twice the registers, about
 _CHUNK = 512  # products in a chunk, at least
 _CHUNKS = 16  # at most
 
@@ -211,7 +212,8 @@ def record_gemm(rec, product, phases, x_args, defines, c_total, size, w, out, wo
         rec.launch(
             "conv_gemm.cl", "conv_gemm", (items * pixel_tiles, product.groups * group_tiles, parts), args,
             defines=defines, local_size=(items, 1, 1),
-            iterations=looped(chunks if parts == 1 else 1, _iterations(tiles, block, chunk_length)),
+            iterations=looped(chunks if parts == 1 else 1, _iterations(tiles, block, chunk_length))
+            + looped(tiles["TM"] * tiles["TB"]),
         )
     if parts > 1:
         record_sum(rec, product, out, work, parts, activation)
@@ -242,6 +244,8 @@ def _price(facts, product, tiles, parts):
     channels = bn * facts.block
     busy = -(-groups // facts.compute_units) * bm * channels / _LANES
     per_row = max(busy, tiles["TM"] * tiles["TB"] * facts.block) * (1 + 16 / bm + 16 / channels)
+    if parts == 1 and product.chunks > 1 and 2 * tiles["TM"] * tiles["TB"] > facts.accumulators:
+        per_row *= _CROWDED  # the sum of the chunks and that of one: too many registers
     passes = LAUNCH_CYCLES + 2 * parts * product.part_bytes() / (BYTES_PER_CYCLE * facts.compute_units)
     return per_row * product.reduction / parts + (passes if parts > 1 else 0)
 

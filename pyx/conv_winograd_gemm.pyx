@@ -94,7 +94,7 @@ def record_winograd(rec, ins, y, work, choice, pads, grid, activation):
             "conv_winograd_gemm.cl", "winograd_output", (count * k_blocks,),
             [m, *ends, first, count, k, pairs, *grid, *y.spec.shape[2:], *activation],
             defines={"WG": _GROUP, "SIDE": side}, local_size=(_GROUP,),
-            iterations=looped(side) + looped(side - 2, looped(side - 2)),
+            iterations=looped(side) + looped(side - 2, looped(side - 2)) + looped((side - 2) ** 2),
         )
 
 
