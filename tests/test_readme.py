@@ -57,6 +57,7 @@ def test_readme_tells_the_planned_memory(row):
     network = getattr(zoo, name)()
     graph = network.graph(1, train=False)
     passes.for_inference(graph, FACTS.block)
+    passes.fuse_pools(graph, FACTS)
     plan = make_plan(graph, FACTS)
     loss = "softmax" if network.flat_output else "mse"
     training = make_plan(training_graph(network, 32, loss, SGD(0.1, momentum=0.9)), FACTS)
