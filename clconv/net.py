@@ -312,8 +312,8 @@ class Net:
         """
         if mode not in ("test", "train"):
             raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
-        if batch < 1:
-            raise ArgumentError(f"plan: batch {batch} is not a number of images from 1 on")
+        if not isinstance(batch, (int, np.integer)) or batch < 1:
+            raise ArgumentError(f"plan: batch {batch!r} is not a number of images from 1 on")
         terms = Terms(exact, spill, storage)
         if mode == "train":
             terms.for_training("plan")
