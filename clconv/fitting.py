@@ -146,18 +146,13 @@ class Fitting:
             found = {variant: self._search(variant).least() for variant in self._variants(exact)}
             plans = [self._in_strips(variant, replace(least, rooms={})) for variant, least in found.items()]
             plan = min(plans, key=lambda each: each.peak_bytes)
-            # Packed otherwise, a little less may do, which a search for a little more may find.
-            while (less := self._less(plan.peak_bytes, exact)) is not None:
+            # Packed otherwise, a little less may do.
+            if (other := self._cheapest(plan.peak_bytes, exact)) is not None:
+                plan = other
+            while (less := self._cheapest(plan.peak_bytes - ALIGN, exact)) is not None:
                 plan = less
             self._smallest[exact] = plan
         return self._smallest[exact]
-
-    def _less(self, peak: int, exact: bool) -> Plan | None:
-        """A plan with less than `peak` bytes, if one is found."""
-        if (plan := self._cheapest(peak - ALIGN, exact)) is not None:
-            return plan
-        plan = self._cheapest(peak, exact)
-        return plan if plan is not None and plan.peak_bytes < peak else None
 
     def _graph(self, variant: int) -> Graph:
         if variant not in self._graphs:
@@ -224,7 +219,7 @@ class Fitting:
     def _cheapest_strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
         room = limit - self._held(variant)
         aim = room
-        attempts = 0
+        attempts, last = 0, 0
         while aim > 0:
             found = self._search(variant).within(aim)
             if found is None:
@@ -234,8 +229,9 @@ class Fitting:
                 return found.price, plan
             attempts += 1
             aim -= plan.arena.nbytes - room
-            if attempts >= ATTEMPTS:
+            if attempts >= ATTEMPTS or plan.peak_bytes == last:
                 aim = int(LESS * aim)
+            last = plan.peak_bytes
         return None
 
     def _held(self, variant: int) -> int:
