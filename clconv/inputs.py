@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .data import ArrayDataset, Dataset, Normalization, check_labels
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, ShapeError, some_of
 from .nn import pattern
 from .nn.base import Layer
 from .nn.network import Network
@@ -84,3 +84,23 @@ def targets(network: Network, y: Array, who: str) -> Array:
     if given.size != np.prod(shape):
         raise ShapeError(f"{who}: targets of shape {given.shape} where the output has {shape}")
     return given.reshape(shape)
+
+
+def replacements(network: Network, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copies of arrays that may replace some of a network's, as float32.
+
+    Raises:
+        ArgumentError: a name or shape that the network does not have, or no numbers.
+    """
+    if not isinstance(arrays, Mapping):
+        raise ArgumentError(f"set_weights: {type(arrays).__name__} is no dictionary of arrays by name")
+    shapes, found = network.array_shapes(), {}
+    for name, array in arrays.items():
+        if name not in shapes:
+            raise ArgumentError(f"set_weights: the network has no {name!r}; it has {some_of(shapes)}")
+        if np.shape(array) != shapes[name]:
+            raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
+        if np.asarray(array).dtype.kind not in "fiub":
+            raise ArgumentError(f"set_weights: {name} holds {np.asarray(array).dtype}, not numbers")
+        found[name] = np.array(array, np.float32)
+    return found

@@ -14,9 +14,9 @@ from . import finetune, plots, report
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Session, Usage
-from .errors import ArgumentError, StateError, some_of
+from .errors import ArgumentError, StateError
 from .inference import OUTPUT, Inference, evaluate_batches, run_batches
-from .inputs import images, labelled, network_of
+from .inputs import images, labelled, network_of, replacements
 from .io.model_file import ModelFile, check_arrays, check_ending, read_arrays, read_model, write_arrays, write_model
 from .io.onnx_export import onnx_model
 from .io.onnx_file import read_onnx
@@ -78,6 +78,10 @@ class Net:
         if weights is not None:
             check_arrays(self.network, weights, "Net: weights")
             self._held = {name: np.asarray(array, np.float32) for name, array in weights.items()}
+        if not (device is None or isinstance(device, (str, Device))):
+            raise ArgumentError(
+                f'Net: device {device!r} is no Device; a name, or "0:0" as `clconv devices` lists them, is'
+            )
         self._wanted_device = device
         self._device: Device | None = device if isinstance(device, Device) else None
         self._test: Inference | None = None
@@ -197,18 +201,13 @@ class Net:
         """Replaces some or all parameters by name.
 
         Raises:
-            ArgumentError: a name or shape that the network does not have; nothing was changed.
+            ArgumentError: a name or shape that the network does not have, or no numbers; nothing was changed.
         """
-        shapes = self.network.array_shapes()
-        for name, array in arrays.items():
-            if name not in shapes:
-                raise ArgumentError(f"set_weights: the network has no {name!r}; it has {some_of(shapes)}")
-            if np.shape(array) != shapes[name]:
-                raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
+        taken = replacements(self.network, arrays)
         with self._lock:
             self._release_training()
             self._release_test()
-            self._arrays.update({name: np.array(array, np.float32) for name, array in arrays.items()})
+            self._arrays.update(taken)
 
     def save(self, path: str | os.PathLike[str], *, softmax: bool = False, preprocessing: bool = False) -> None:
         """Writes description and weights into one file, atomically: safetensors or, for other programs, ONNX (.onnx).
@@ -502,7 +501,10 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
 
     Raises:
         ModelFileError: missing, truncated or not a model, or with operators that are not supported: names them.
+        ArgumentError: `path` is none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"load: {path!r} is no path of a file")
     if str(path).lower().endswith(".onnx"):
         file = read_onnx(path)
         net, metadata = Net(OnnxNetwork(file), device=device), described(file.metadata)

@@ -68,6 +68,8 @@ def check_fit(
         raise ArgumentError(f"fit: {optimizer!r} is no optimizer; SGD(0.01, momentum=0.9) or Adam(0.001) would fit")
     if not isinstance(schedule, Constant):
         raise ArgumentError(f"fit: {schedule!r} is no schedule; Cosine(warmup=100) or Step(at=(0.5, 0.75)) would fit")
+    if not isinstance(callbacks, (tuple, list)):
+        raise ArgumentError(f"fit: callbacks is {type(callbacks).__name__}; a list of Callbacks would fit")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise ArgumentError(f"fit: {callback!r} is no Callback; an object of a class derived from it would fit")

@@ -153,7 +153,7 @@ def test_every_kernel_file_compiles_alone(block, monkeypatch):
 # Longer than the budget, and why.
 LONGER = {
     "plain_move.pyx": 460,  # ten small operators around one copy kernel
-    "net.py": 515,  # the face over everything: mostly docstrings of arguments
+    "net.py": 520,  # the face over everything: mostly docstrings of arguments
 }
 
 

@@ -291,6 +291,23 @@ class TestMistakes:
             cc.SGD("0.1")
         with pytest.raises(errors.ArgumentError, match=r"SGD: momentum None is not a number in \[0, 1\)"):
             cc.SGD(0.1, momentum=None)
+        with pytest.raises(errors.ArgumentError, match=r"Adam: beta1 2 is not a number in \[0, 1\)"):
+            cc.Adam(0.1, beta1=2)
+        with pytest.raises(errors.ArgumentError, match="RMSProp: epsilon 0 is not a number above 0"):
+            cc.RMSProp(0.1, epsilon=0)
+        with pytest.raises(errors.ArgumentError, match="Step: at=0.5 is no tuple of shares"):
+            cc.Step(at=0.5)
+        with pytest.raises(errors.ArgumentError, match="fit: callbacks is builtin_function_or_method"):
+            net.fit(x, y, verbose=False, callbacks=print)
+        with pytest.raises(errors.ArgumentError, match="Net: device 0 is no Device"):
+            cc.Net("INPUT 8x8x1 -> FC 2", device=0)
+        with pytest.raises(errors.ArgumentError, match="load: None is no path"):
+            cc.load(None)
+        with pytest.raises(errors.ArgumentError, match="set_weights: list is no dictionary"):
+            net.set_weights([1])
+        name, shape = next(iter(net.network.array_shapes().items()))
+        with pytest.raises(errors.ArgumentError, match=f"set_weights: {name} holds <U1, not numbers"):
+            net.set_weights({name: np.full(shape, "a")})
         with pytest.raises(errors.ArgumentError, match="batch_size '3' is not a number of images"):
             net.predict(x, batch_size="3")
 

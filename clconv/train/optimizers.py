@@ -25,13 +25,21 @@ class Optimizer:
     weight_decay: float = 0.0
 
     rule: ClassVar[str] = ""
+    shares: ClassVar[tuple[str, ...]] = ()  # names of hyper-parameters in [0, 1)
+    positive: ClassVar[tuple[str, ...]] = ("rate",)
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if not (isinstance(self.rate, Real) and self.rate > 0):
-            raise ArgumentError(f"{name}: rate {self.rate!r} is not a number above 0")
-        if not (isinstance(self.weight_decay, Real) and self.weight_decay >= 0):
-            raise ArgumentError(f"{name}: weight_decay {self.weight_decay!r} is not a number from 0 on")
+        who = type(self).__name__
+        for name in self.positive:
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 < float(value) < np.inf):
+                raise ArgumentError(f"{who}: {name} {value!r} is not a number above 0")
+        for name in self.shares:
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 <= float(value) < 1):
+                raise ArgumentError(f"{who}: {name} {value!r} is not a number in [0, 1)")
+        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < np.inf):
+            raise ArgumentError(f"{who}: weight_decay {self.weight_decay!r} is not a number from 0 on")
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -68,10 +76,10 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
+    shares = ("momentum",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
-            raise ArgumentError(f"SGD: momentum {self.momentum!r} is not a number in [0, 1)")
         if self.nesterov and not self.momentum:
             raise ArgumentError("SGD: nesterov=True without momentum; momentum=0.9 would fit")
 
@@ -90,6 +98,7 @@ class Adagrad(Optimizer):
     epsilon: float = 1e-8
 
     rule: ClassVar[str] = "adagrad"
+    positive = ("rate", "epsilon")
 
     def _fill(self, values: Array, step: int) -> None:
         values[kernels.EPSILON] = self.epsilon
@@ -103,6 +112,8 @@ class RMSProp(Optimizer):
     epsilon: float = 1e-8
 
     rule: ClassVar[str] = "rmsprop"
+    shares = ("decay",)
+    positive = ("rate", "epsilon")
 
     def _fill(self, values: Array, step: int) -> None:
         values[kernels.MOMENTUM] = self.decay
@@ -118,6 +129,8 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
 
     rule: ClassVar[str] = "adam"
+    shares = ("beta1", "beta2")
+    positive = ("rate", "epsilon")
 
     def _fill(self, values: Array, step: int) -> None:
         values[kernels.MOMENTUM] = self.beta1
