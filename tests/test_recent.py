@@ -8,6 +8,7 @@ from clconv import fitting
 from clconv.inference import OUTPUT
 from clconv.recent import Recent
 from clconv.train.method import MOST_PLANS, Method, StepPlans
+from clconv.waiting import NONE
 
 
 def test_the_longest_unused_goes_first():
@@ -37,7 +38,7 @@ def test_plans_for_any_number_of_budgets_take_little_of_the_host(device):
     with cc.Net("INPUT 16x16x3 -> [CONV 3x3x16 -> RELU]*3 -> FC 4", device=device) as net:
         net.plan()
         (fittings,) = net._test._fittings._held.values()
-        made = fittings._fitting(0, cc.terms.Terms())
+        made = fittings._fitting(NONE, cc.terms.Terms())
         whole = net.plan().peak_bytes
         low = made.smallest().peak_bytes
         budgets = np.linspace(low, whole, 3 * fitting.MOST_PLANS).astype(int)

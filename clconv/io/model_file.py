@@ -38,6 +38,7 @@ ELSEWHERE = {  # whose files have other endings, and how they become such that c
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), _TENSORFLOW),
     ".npz": "it may hold weights alone: net.load_weights(path) reads them into a network",
 }
+MISLEADING = (".pt", ".pth", ".h5", ".hdf5", ".keras", ".pb", ".tflite", ".npz", ".npy", ".onnx")
 
 
 @dataclass
@@ -60,15 +61,15 @@ OPTIMIZER_PREFIX = "optimizer/"
 
 
 def check_ending(path: str | os.PathLike[str], what: str, *others: str) -> None:
-    """Refuses to write a model under a name that says it were something else.
+    """Refuses to write a model under a name that says it were something else; unknown endings are the user's own.
 
     Args:
-        what: is written, in the plural. others: endings besides .safetensors that would do, too.
+        what: is written, in the plural. others: endings that would do, too, in another format.
 
     Raises:
         ModelFileError: says which would fit.
     """
-    if Path(path).suffix.lower() not in (ENDING, *others):
+    if Path(path).suffix.lower() in MISLEADING:
         endings = " or ".join((ENDING, *others))
         raise ModelFileError(f"{path}: {what} are {endings} files; {Path(path).with_suffix(ENDING).name} would fit")
 
