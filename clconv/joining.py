@@ -26,11 +26,14 @@ from ._core.executor import Recording
 from ._core.memory import Allocator
 from ._core.recorder import Copy, Launch, Recorder
 from .device import Device
-from .joined import STANDARD, JoinedLaunch, joinable, summary
+from .joined import STANDARD, JoinedLaunch, joinable, kinds_of, summary
 from .program import ProgramKey
 
 OFTEN = 20  # runs of a plan
 TRIED = 8  # runs of each kind that are compared
+# Kernels with their definitions. More take a compiler up to half a minute, in which PoCL's threads, which sleep between
+# launches, share their processors with it: only where CLCONV_JOIN=1 asks for it, once.
+FEW_KINDS = 8
 LOSSES = 3  # of so many trials, and it is not tried again
 SLOWER = 1.05  # times the median of the others: less is noise
 CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"
@@ -75,7 +78,8 @@ class Joining:
             # Not by its source, which is made only where it is wanted.
             self._note = ProgramKey("joined.cl", (), summary(self.launches), STANDARD)
             self._lost = replace(self._note, defines=(("SLOWER", "1"),))
-            self._pays = flops < device.facts.joins * 1e6 * len(launches)
+            few = len(kinds_of(launches)) <= FEW_KINDS
+            self._pays = few and flops < device.facts.joins * 1e6 * len(launches)
             self._runs = self._losses = 0
             self.possible = mode == "1" or not program.kept(device, self._lost)
             self.joined = mode == "1" or (self.possible and program.kept(device, self._note))
