@@ -59,49 +59,40 @@ class Fitting:
         self._streaming: Recent[tuple[int, int, int], Plan] = Recent(MOST_PLANS)
         self._found: Recent[tuple[int, int], tuple[float, Plan] | None] = Recent(MOST_PLANS)
         self._searches: dict[int, Search] = {}
+        self._leasts: dict[int, Found] = {}
         self._different: list[int] = []
 
-    def plan(self, budget: int | None, *, exact: bool = False, who: str = "net", hint: Callable[[], str] = str) -> Plan:
-        """The cheapest plan with a peak of at most `budget` bytes (None: what the device has).
+    def cheapest(self, limit: int, *, exact: bool = False) -> Plan | None:
+        """The cheapest plan with a peak of at most `limit` bytes that is found; None where none is.
 
         Args:
             exact: only with the algorithms of the fastest plan: the same bits at every budget.
-            hint: asked for in a refusal: what else would fit, behind a comma.
-
-        Raises:
-            BudgetError: none fits; says what the smallest needs.
         """
-        limit = self.facts.global_bytes if budget is None else budget
-        if (plan := self._cheapest(limit, exact)) is not None:
-            return plan
-        smallest = self.smallest(exact=exact)
-        if smallest.peak_bytes > limit:
-            message = self._refusal(smallest, limit, budget is not None, exact, who, hint())
-            raise BudgetError(message, smallest.peak_bytes)
-        return smallest
-
-    def _cheapest(self, limit: int, exact: bool) -> Plan | None:
-        """The cheapest plan with a peak of at most `limit` bytes that is found; None where none is."""
         if (plan := self._resident(0, limit)) is not None:
             return plan
-        if not self._maps(0) and (plan := self.whole(limit, exact=exact)) is not None:
+        if not self.maps() and (plan := self.whole(limit, exact=exact)) is not None:
             return plan
         return self._best_strips(limit, exact)
+
+    def alive_bytes(self, *, exact: bool = False) -> int:
+        """About what the smallest plan has alive at a time: packing may add to it. Takes less time than the plan."""
+        leanest = self._variants(exact)[-1]
+        return self._held(leanest) + self._least(leanest).peak_bytes
 
     def feasible(self, limit: int, *, exact: bool = False) -> bool:
         """Whether some plan fits, but for what packing may add."""
         if self._resident(0, limit) is not None:
             return True
-        smallest = self._variants(exact)[-1]  # the last is the one with the least workspace
-        room = limit - self._held(smallest)
-        return room > 0 and self._search(smallest).within(room, priced=False) is not None
+        leanest = self._variants(exact)[-1]
+        room = limit - self._held(leanest)
+        return room > 0 and self._search(leanest).within(room, priced=False) is not None
 
     def _best_strips(self, limit: int, exact: bool) -> Plan | None:
         found = [self._strips(variant, limit) for variant in self._variants(exact)]
         return min((each for each in found if each is not None), key=lambda each: each[0], default=(0, None))[1]
 
     def _variants(self, exact: bool) -> list[int]:
-        """Numbers of the graphs that may be used; of equal ones the first."""
+        """Numbers of the graphs that may be used, of equal ones the first; the last has the least workspace."""
         if exact:
             return [0]
         if not self._different:
@@ -116,7 +107,7 @@ class Fitting:
             if (plan := self._resident(variant, limit)) is not None:
                 return plan
         for variant in self._variants(exact):
-            if not self._maps(variant) and (plan := self._streamed(variant, limit)) is not None:
+            if not self.maps(variant) and (plan := self._streamed(variant, limit)) is not None:
                 return plan
         return None
 
@@ -127,14 +118,14 @@ class Fitting:
             strips: layers may run in strips.
         """
         for variant in self._variants(exact):
-            plan = self._whole(variant, True) if self._maps(variant) else self._streamed(variant, limit, every=True)
+            plan = self._whole(variant, True) if self.maps(variant) else self._streamed(variant, limit, every=True)
             if plan is not None and plan.peak_bytes <= limit:
                 return plan
         return self._best_strips(limit, exact) if strips else None
 
     def _resident(self, variant: int, limit: int) -> Plan | None:
         """The plan with all layers whole and all weights on the device, or mapped; None where neither fits."""
-        for mapped in (False, True) if self._maps(variant) else (False,):
+        for mapped in (False, True) if self.maps(variant) else (False,):
             plan = self._whole(variant, mapped)
             if plan is not None and plan.peak_bytes <= limit:
                 return plan
@@ -143,13 +134,14 @@ class Fitting:
     def smallest(self, *, exact: bool = False) -> Plan:
         """The plan with the smallest peak that is known: less is refused."""
         if exact not in self._smallest:
-            found = {variant: self._search(variant).least() for variant in self._variants(exact)}
-            plans = [self._in_strips(variant, replace(least, rooms={})) for variant, least in found.items()]
-            plan = min(plans, key=lambda each: each.peak_bytes)
+            leanest = self._variants(exact)[-1]
+            plan = self._in_strips(leanest, replace(self._least(leanest), rooms={}))
             # Packed otherwise, a little less may do.
-            if (other := self._cheapest(plan.peak_bytes, exact)) is not None:
-                plan = other
-            while (less := self._cheapest(plan.peak_bytes - ALIGN, exact)) is not None:
+            limit = plan.peak_bytes
+            while (other := self._strips(leanest, limit)) is not None:
+                plan = other[1]
+                limit = plan.peak_bytes - ALIGN
+            while (less := self.cheapest(plan.peak_bytes - ALIGN, exact=exact)) is not None:
                 plan = less
             self._smallest[exact] = plan
         return self._smallest[exact]
@@ -159,7 +151,7 @@ class Fitting:
             self._graphs[variant] = self._make[variant]()
         return self._graphs[variant]
 
-    def _maps(self, variant: int) -> bool:
+    def maps(self, variant: int = 0) -> bool:
         """Whether weights can be read where they are mapped; those larger than an allocation cannot."""
         most = max((v.spec.nbytes(self.facts.block) for v in self._graph(variant).persistent.values()), default=0)
         return self.facts.maps_files and most <= self.facts.max_alloc_bytes
@@ -202,7 +194,7 @@ class Fitting:
 
     def _streams(self, variant: int) -> dict[Value, int]:
         """What is streamed beside strips: everything that cannot be mapped, in the smallest parts."""
-        return {} if self._maps(variant) else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
+        return {} if self.maps(variant) else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
 
     def _search(self, variant: int) -> Search:
         if variant not in self._searches:
@@ -211,6 +203,11 @@ class Fitting:
             staged = {node: sum(v.spec.nbytes(block) for v in node.reads if v in streams) for node in graph.nodes}
             self._searches[variant] = Search(graph, self.facts, plan.kept_bytes, staged)
         return self._searches[variant]
+
+    def _least(self, variant: int) -> Found:
+        if variant not in self._leasts:
+            self._leasts[variant] = self._search(variant).least()
+        return self._leasts[variant]
 
     def _strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
         """The cheapest plan that fits, with layers in strips where it must, and its price; None where none fits."""
@@ -238,7 +235,7 @@ class Fitting:
         """Bytes of weights that stay on the device when all others are mapped or streamed."""
         streamed = {value.name for value in self._streams(variant)}
         values = self._graph(variant).persistent.values()
-        return settle(values, self.facts, mapped=self._maps(variant), streamed=streamed).nbytes()
+        return settle(values, self.facts, mapped=self.maps(variant), streamed=streamed).nbytes()
 
     def _in_strips(self, variant: int, found: Found) -> Plan:
         return make_plan(
@@ -246,12 +243,18 @@ class Fitting:
             self.facts,
             choose=in_rooms(self.facts, found.rooms),
             segments=found.segments,
-            mapped=self._maps(variant),
+            mapped=self.maps(variant),
             streams=self._streams(variant),
         )
 
-    def _refusal(self, smallest: Plan, limit: int, asked: bool, exact: bool, who: str, hint: str) -> str:
-        whose = "the budget" if asked else self.facts.name
+    def refusal(self, smallest: Plan, budget: int | None, *, exact: bool, who: str, hint: str) -> BudgetError:
+        """Why `budget` bytes do not do (None: what the device has): what the smallest plan needs.
+
+        Args:
+            hint: what else would fit, behind a comma.
+        """
+        whose = self.facts.name if budget is None else "the budget"
+        limit = self.facts.global_bytes if budget is None else budget
         fastest = self._whole(0, False) or self._whole(0, True)
         extra = f" ({price_told(smallest, fastest)})" if fastest and smallest.segments else ""
         if exact and (least := self.smallest()).peak_bytes < smallest.peak_bytes:
@@ -259,9 +262,10 @@ class Fitting:
         lean = self.lean(self.facts.global_bytes, exact=exact, strips=False)
         larger = ((lean, "without extra work"), (fastest, "for the fastest run"))
         known = {plan.peak_bytes: f"{format_bytes(plan.peak_bytes)} {why}" for plan, why in larger if plan}
-        return (
+        message = (
             f"{who}: at least {smallest.peak_bytes} bytes ({format_bytes(smallest.peak_bytes)}) are needed{extra}"
             f"{hint}, more than the {limit} of {whose}"
             + "".join(f"{', ' if i else '; '}{told}" for i, told in enumerate(known.values()))
             + ". Nothing was allocated."
         )
+        return BudgetError(message, smallest.peak_bytes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from .errors import BudgetError
 from .fitting import Fitting
 from .plan import Plan
+from .planner import ALIGN
 from .pricing import plan_price
 from .terms import DEFAULT, SPILLS, STORAGES, Terms
 
@@ -38,6 +38,7 @@ class Fittings:
         self._most = most
         self._known: dict[tuple[Waiting, str | None], Fitting] = {}
         self._counts: tuple[int, ...] | None = None
+        self._least: dict[Terms, tuple[Fitting, Plan]] = {}
 
     def whole(self, budget: int | None, terms: Terms = DEFAULT) -> Plan | None:
         """The fastest plan without strips and without waiting that fits, or None."""
@@ -53,20 +54,21 @@ class Fittings:
         Raises:
             BudgetError: none fits; says what the smallest needs, and what would change that.
         """
-        refused: list[BudgetError] = []
+        facts = self._fitting(NONE, terms).facts
+        limit = facts.global_bytes if budget is None else budget
         found: list[Plan] = []
         for way in self._ways(terms):
-            fitting = self._fitting(way, terms)
-            try:
-                found.append(fitting.plan(budget, exact=terms.exact, who=who, hint=lambda: self._hint(terms)))
-            except BudgetError as error:
-                refused.append(error)
-            else:
-                if way == NONE and not found[0].segments:
+            plan = self._fitting(way, terms).cheapest(limit, exact=terms.exact)
+            if plan is not None:
+                found.append(plan)
+                if way == NONE and not plan.segments:
                     break
-        if not found:
-            raise min(refused, key=lambda error: error.needed_bytes or 0)
-        return min(found, key=plan_price)
+        if found:
+            return min(found, key=plan_price)
+        fitting, smallest = self._smallest(terms)
+        if smallest.peak_bytes > limit:
+            raise fitting.refusal(smallest, budget, exact=terms.exact, who=who, hint=self._hint(terms))
+        return smallest
 
     def feasible(self, limit: int, terms: Terms) -> bool:
         """Whether some plan fits; takes less time than making it."""
@@ -75,7 +77,21 @@ class Fittings:
 
     def least_bytes(self, terms: Terms) -> int:
         """Bytes of the smallest plan that is known, under these terms."""
-        return min(self._fitting(way, terms).smallest(exact=terms.exact).peak_bytes for way in self._ways(terms))
+        return self._smallest(terms)[1].peak_bytes
+
+    def _smallest(self, terms: Terms) -> tuple[Fitting, Plan]:
+        """The smallest plan that is known, of those who have about the least alive, and what made it."""
+        if terms not in self._least:
+            fittings = [self._fitting(way, terms) for way in self._ways(terms)]
+            alive = {fitting: fitting.alive_bytes(exact=terms.exact) for fitting in fittings}
+            best = min(fittings, key=lambda each: alive[each])
+            plan = best.smallest(exact=terms.exact)
+            for fitting in fittings:
+                if fitting is not best and alive[fitting] < plan.peak_bytes:
+                    while (less := fitting.cheapest(plan.peak_bytes - ALIGN, exact=terms.exact)) is not None:
+                        best, plan = fitting, less
+            self._least[terms] = best, plan
+        return self._least[terms]
 
     def _hint(self, terms: Terms) -> str:
         """What a refusal says of other terms; nothing where they bring nothing."""
@@ -86,9 +102,17 @@ class Fittings:
             others[f'storage="{STORAGES[0]}"'] = replace(terms, storage=STORAGES[0])
         least, told = self.least_bytes(terms), ""
         for words, other in others.items():
-            nbytes = self.least_bytes(other)
+            nbytes = self.least_bytes(other) if self._promises(other, least) else least
             told += f", {nbytes} with {words}" if nbytes < least else ""
         return told
+
+    def _promises(self, terms: Terms, nbytes: int) -> bool:
+        """Whether something that these terms allow may take fewer than so many bytes; the same graphs would not."""
+        ways = [*self._ways(terms)]
+        # Of weights in a mapped file it does not matter how they are stored.
+        if terms.storage is None or self._fitting(NONE, terms).maps():
+            ways.remove(NONE)
+        return any(self._fitting(way, terms).alive_bytes(exact=terms.exact) < nbytes for way in ways)
 
     def _ways(self, terms: Terms) -> Iterator[Waiting]:
         """What is tried: so many that wait in host memory, or as float16, or, where both are allowed, some and some."""

@@ -131,6 +131,21 @@ def test_strips_alone_need_more(device):
         assert search.within(least, priced=False, tiles=False) is None
 
 
+def test_a_refusal_examines_few_segments(device, monkeypatch):
+    frames, within = {}, Search.within
+
+    def counted(search, *args, **kwargs):
+        found = within(search, *args, **kwargs)
+        frames[search] = len(search._frames)
+        return found
+
+    monkeypatch.setattr(Search, "within", counted)
+    with cc.zoo.squeezenet(device=device) as net, pytest.raises(BudgetError):
+        net.plan(memory=64)
+    assert len(frames) <= 4
+    assert sum(frames.values()) <= 600
+
+
 def test_a_layer_that_has_no_columns_apart_is_not_cut(device):
     net = cc.Net([cc.Conv(16, 3, pad=1), cc.ReLU(), cc.Conv(16, 3, pad=1)], input_shape=(16, 24, 24), device=device)
     graph = graph_of(net, winograd=False)

@@ -85,6 +85,7 @@ class Search:
         self._frames: dict[Segment, _Frame] = {}
         self._chains: dict[tuple[int, int, int], Chain] = {}
         self._needed: Needed = {}
+        self._refused: dict[tuple[bool, bool], int] = {}  # what was too little
         self._rows: dict[object, list[tuple[int, bool]]] = {}
         self._strip_offers: dict[tuple[Node, int, int], list[Offer]] = {}
 
@@ -94,6 +95,8 @@ class Search:
         Args:
             priced: else any way; this takes less time. tiles: strips may be cut into bands of columns.
         """
+        if limit <= self._refused.get((priced, tiles), 0):
+            return None
         self._cuts = tiles
         count = len(self.graph.nodes)
         best: list[tuple[float, int, Segment | None]] = [(math.inf, 0, None)] * (count + 1)
@@ -113,7 +116,10 @@ class Search:
                     if found is not None:
                         total = price + found[1]
                         best[j] = min(best[j], (total, i, found[0]), key=lambda entry: entry[0])
-        return None if best[count][0] == math.inf else self._trace(best, limit)
+        if best[count][0] < math.inf:
+            return self._trace(best, limit)
+        self._refused[priced, tiles] = limit
+        return None
 
     def least(self) -> Found:
         """The way with the fewest bytes alive at a time."""
