@@ -110,7 +110,8 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
 #define EVEN(v, square) fma((VF)((square) * (square)), (v)[4], fma((VF)(square), (v)[2], (v)[0]))
 #define ODD(v, square) fma((VF)(square), (v)[3], (v)[1])
 #endif
-#define FILTER_6(o, stride, v)                                                                   \
+// The points that both of the larger sides have: 0, 1, -1, 2, -2.
+#define FILTER_POINTS(o, stride, v)                                                              \
     {                                                                                            \
         const VF even = EVEN(v, 1), odd = ODD(v, 1), wide = EVEN(v, 4), wide_odd = ODD(v, 4);    \
         (o)[0] = (v)[0];                                                                         \
@@ -118,6 +119,10 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
         (o)[2 * (stride)] = even - odd;                                                          \
         (o)[3 * (stride)] = fma((VF)(2), wide_odd, wide);                                        \
         (o)[4 * (stride)] = fma((VF)(-2), wide_odd, wide);                                       \
+    }
+#define FILTER_6(o, stride, v)                                                                   \
+    {                                                                                            \
+        FILTER_POINTS(o, stride, v)                                                              \
         (o)[5 * (stride)] = (v)[TAPS - 1];                                                       \
     }
 
@@ -129,12 +134,7 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
         UNROLL for (int tap = 0; tap < TAPS; tap++)                                              \
             back[tap] = (v)[TAPS - 1 - tap];                                                     \
         const VF near = EVEN(back, 4), near_odd = ODD(back, 4);                                  \
-        const VF even = EVEN(v, 1), odd = ODD(v, 1), wide = EVEN(v, 4), wide_odd = ODD(v, 4);    \
-        (o)[0] = (v)[0];                                                                         \
-        (o)[stride] = even + odd;                                                                \
-        (o)[2 * (stride)] = even - odd;                                                          \
-        (o)[3 * (stride)] = fma((VF)(2), wide_odd, wide);                                        \
-        (o)[4 * (stride)] = fma((VF)(-2), wide_odd, wide);                                       \
+        FILTER_POINTS(o, stride, v)                                                              \
         (o)[5 * (stride)] = fma((VF)(2), near_odd, near);                                        \
         (o)[6 * (stride)] = fma((VF)(-2), near_odd, near);                                       \
         (o)[7 * (stride)] = (v)[TAPS - 1];                                                       \
