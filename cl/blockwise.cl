@@ -1,7 +1,7 @@
 // blockwise.cl -- functions of one value and of two in channel blocks, and values moved between channels and pixels.
 //
 //   unary_blocks    y = f(x; a, b)                                              work-item: one VF
-//   binary_blocks   y = f(a, b), strided; a stride of 0 repeats                 work-item: RUN pixels of a row of one block
+//   binary_blocks   y = f(a, b), strided; a stride of 0 repeats             work-item: RUN pixels of a row of one block
 //   between_depth   y(n, c, s h + i, s w + j) = x(n, channel, h, w), channel =
 //                   c % groups * far + c / groups * near + (s i + j) * step - before; `fill` where x has no such
 //                   channel                         work-item: RUN pixels of a row of x for one block of y, i and j
@@ -33,8 +33,8 @@ static inline VF one_of(VF v, int single)
     return single ? (VF)(lanes.lane[0]) : v;
 }
 
-__kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int items, int op, int channels, int height,
-                            int width, int run, int runs, STRIDES(a), STRIDES(b))
+__kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int items, int op, int channels,
+                            int height, int width, int run, int runs, STRIDES(a), STRIDES(b))
 {
     const int item = get_global_id(0); // [n][block][row][run]
     if (item >= items)
@@ -50,8 +50,9 @@ __kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int
     }
 }
 
-__kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int channels, int height, int width,
-                            int run, int runs, int size, int groups, int far, int near, int step, int before, real fill)
+__kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int channels, int height,
+                            int width, int run, int runs, int size, int groups, int far, int near, int step, int before,
+                            real fill)
 {
     const int item = get_global_id(0); // [n][block][h][i][j][run]
     if (item >= items)

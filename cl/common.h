@@ -225,7 +225,7 @@ static inline VF activation_slope(VF y, int activation, float slope)
                           : PIECE_AT(name, 3, n, cb, name##_end2))
 #endif
 
-// An output of which only some rows or channel blocks may be written: name##_plane as above, name##_depth: channel blocks
-// from one image to the next.
+// An output of which only some rows or channel blocks may be written: name##_plane as above, name##_depth: channel
+// blocks from one image to the next.
 #define OUTPUT(name) TENSOR(, name), int name##_plane, int name##_depth
 #define OUTPUT_BLOCK(name, n, cb) (BLOCKS_AT(, name) + ((size_t)(n) * name##_depth + (cb)) * name##_plane)

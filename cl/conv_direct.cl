@@ -1,6 +1,7 @@
 // conv_direct.cl -- convolution and its transpose, direct, any kernel, stride, padding, dilation and groups.
 //
-//   conv_direct   y[n,k,p,q] = f(residual + b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, p*stride - pad + r*dilation, ...])
+//   conv_direct   y[n,k,p,q] = f(residual + b[k] + sum over c,r,s of w[k,c,r,s] x[n, c, i, j]),
+//                 i = p*stride - pad + r*dilation, likewise j
 //                 TRANSPOSED: y[n,k,h,w] gathers every x[n,c,p,q] with p*stride - pad + r*dilation = h, likewise w;
 //                 the same kernel computes the input gradient of a convolution.
 //                 KIND: y is that, pooled over 2x2 windows side by side; argmax[n,k,p,q] the places of maxima.
@@ -15,9 +16,11 @@
 //           WG  work-items per group (default 1)   SW  column stride when not TRANSPOSED (default 1)
 //           REACH  with PLANAR, columns from a window's first to its last (default 1)
 //           POINTWISE  1: a window of one tap without padding, x in blocks, rows of WT outputs or more (default 0)
-// Order     each output sums over blocks of c, then r, s, c (PLANAR: r, c, s), whatever the tile: same bits for every choice.
+// Order     each output sums over blocks of c, then r, s, c (PLANAR: r, c, s), whatever the tile: same bits for every
+//           choice.
 // Inside    one innermost loop in POINTWISE: with two the compilers keep half the sums in memory between them.
-// Borders   a tap whose columns leave the row is read through a private copy padded with zeros, all taps of planar x at once.
+// Borders   a tap whose columns leave the row is read through a private copy padded with zeros, all taps of planar x at
+//           once.
 
 #include "pooling.h"
 
@@ -90,9 +93,9 @@
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void conv_direct(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
-    TENSOR_OF(, PLACE, argmax), int items, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top,
-    int pad_left, int dilation_h, int dilation_w, int filter_depth, int k_per_group, int c_per_group, int tiles,
-    int activation, float slope)
+    TENSOR_OF(, PLACE, argmax), int items, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out,
+    int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_top, int pad_left, int dilation_h, int dilation_w,
+    int filter_depth, int k_per_group, int c_per_group, int tiles, int activation, float slope)
 {
     const int item = get_global_id(0);
     if (item >= items)
@@ -205,7 +208,8 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(WG, 1, 1))) void
             if (j < kb_skip || kb >= k_blocks)
                 continue;
             const VF offset = bias_buffer ? BLOCKS_AT(const, bias)[kb] : (VF)(0);
-            __global const VF *add = BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + p * q_out;
+            __global const VF *add =
+                BLOCKS_AT(const, residual) + ((size_t)n * y_depth + kb) * residual_plane + p * q_out;
             UNROLL for (int i = 0; i < WT; i++)
                 acc[j][i] += offset;
             if (residual_buffer) {

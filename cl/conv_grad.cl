@@ -1,21 +1,23 @@
 // conv_grad.cl -- gradients of a convolution with respect to its weights and its bias, in two passes each.
 //
-//   conv_grad_w     partial sums of dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n, c, p*stride - pad + r*dilation, ...]
-//                   over a chunk of the rows (n, p); one work-item: chunk, KB output blocks, input block
-//   conv_grad_whole the same sums over all rows, not stored in between: with UPDATE w is stepped (optimizer.h); for small
-//                   images, of which x and dy stay in the cache for all taps; one group of channels
+//   conv_grad_w     partial sums of dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n, c, i, j], i = p*stride - pad +
+//                   r*dilation, likewise j, over a chunk of the rows (n, p); one work-item: chunk, KB output blocks,
+//                   input block
+//   conv_grad_whole the same sums over all rows, not stored in between: with UPDATE w is stepped (optimizer.h); for
+//                   small images, of which x and dy stay in the cache for all taps; one group of channels
 //   channel_sum     partial sums of db[k] = sum over n,p,q of dy[n,k,p,q] over a chunk of the rows
 //   sum_parts       adds the partial sums in order: same bits every time; UPDATE as above
 //
 // Tensors   x channel blocks or, with PLANAR, [N][C][H][W]; dy channel blocks; dw filter blocks
 // Launch    conv_grad_w: global (chunks, input blocks per output block, output blocks / KB); conv_grad_whole: the same
-//           with 1 chunk; channel_sum: (chunks, blocks); sum_parts: (VFs of the sum); the numbers of chunks depend on the
-//           layer's shape alone
+//           with 1 chunk; channel_sum: (chunks, blocks); sum_parts: (VFs of the sum); the numbers of chunks depend on
+//           the layer's shape alone
 // Tunables  KB    output blocks that an item sums at a time, a divisor of their number; 1 with groups (default 1)
 //           CT    input channels likewise (default: of planar x 1, else all of a block, B)
 //           ST    with PLANAR, taps of a row likewise, a divisor of the kernel's width (default 1)
 //           TAPS  CT * ST, as a number
-// Order     within a chunk by n, then p, q, whatever the tunables; what no channel pair of a group owns is written as zero
+// Order     within a chunk by n, then p, q, whatever the tunables; what no channel pair of a group owns is written as
+//           zero
 
 #include "optimizer.h"
 
@@ -40,8 +42,8 @@
 #define KB 1
 #endif
 
-// Sums of an item: a vector of output channels for each of KB output blocks and, of x, each of CT channels and ST taps of a
-// row. A dy serves all of x's, a value of x all output blocks.
+// Sums of an item: a vector of output channels for each of KB output blocks and, of x, each of CT channels and ST taps
+// of a row. A dy serves all of x's, a value of x all output blocks.
 #define CHANNEL_OF(i) ((i) / ST)
 #define COLUMN_OF(i) ((i) % ST * dilation_w)
 #define SUM_AT(j, i) taps[(j) * block_sums + (i) % ST * B + CHANNEL_OF(i)]
@@ -75,8 +77,9 @@
         REPEAT(TAPS, STEP, 0)                     \
     }
 
-// Rows p_first .. p_last - 1 of one image for tap (r, s), with PLANAR of ST taps from s, of CT channels from c0: added to acc.
-// Columns q all of whose taps lie inside the row, q*stride - pad + s*dilation in [0, w_in), are q_first .. q_last - 1.
+// Rows p_first .. p_last - 1 of one image for tap (r, s), with PLANAR of ST taps from s, of CT channels from c0: added
+// to acc. Columns q all of whose taps lie inside the row, q*stride - pad + s*dilation in [0, w_in), are q_first ..
+// q_last - 1.
 #define ADD_ROWS                                                                                       \
     {                                                                                                  \
         const int shift = pad_left - s * dilation_w, room = w_in - 1 + shift - (ST - 1) * dilation_w;  \
@@ -177,9 +180,8 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
             }
 }
 
-__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void channel_sum(TENSOR(const, dy), TENSOR(, parts), int batch,
-                                                                          int k_blocks, int p_out, int q_out,
-                                                                          int rows_per_chunk)
+__kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void channel_sum(
+    TENSOR(const, dy), TENSOR(, parts), int batch, int k_blocks, int p_out, int q_out, int rows_per_chunk)
 {
     const int chunk = get_global_id(0), kb = get_global_id(1);
     const int first_row = chunk * rows_per_chunk, last_row = min(first_row + rows_per_chunk, batch * p_out);

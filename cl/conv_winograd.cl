@@ -1,8 +1,9 @@
 // conv_winograd.cl -- square convolution with stride 1 by Winograd's F(OUT x OUT, TAPS x TAPS), OUT + TAPS = SIDE + 1:
-//                     36 products per tile or 64; for 3x3 filters 36 per 16 outputs, not 144, for 5x5 64 per 16, not 400.
+//                     36 products per tile or 64: for 3x3 filters 36 per 16 outputs, not 144; for 5x5 64, not 400.
 //
-//   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles; KIND:
-//                     pooled over 2x2 windows side by side, argmax[n,k,p,q] the places of maxima (p_out, q_out: before)
+//   winograd_conv     y = f(residual + b + A^T [ sum over c of (G w G^T) (B^T d B) ] A), fused per block of tiles;
+//                     KIND: pooled over 2x2 windows side by side, argmax[n,k,p,q] the places of maxima (p_out and
+//                     q_out are those before the pooling)
 //
 // Tensors   w filter blocks, taps reversed with FLIP (input gradient); x, y channel
 //           blocks; bias [K/B][B]; scratch: per work-item SIDE^2 * (C/B * plane + 2*block_tiles) + SIDE * (2*B*chunk
@@ -66,8 +67,8 @@ static inline VF filter_row(__global const weight_t *w, int i, int s)
 #define AHEAD ((TAPS * TAPS + 4) / 5) // vectors to fetch for each channel and each of five rows
 
 // Adds row i of the products of WT tiles and an output block to `sums`, over the `channels` of a block whose
-// transformed inputs are v, stride values from one of the 36 to the next; `first`: sums begin at zero. Meanwhile some of
-// the filters `ahead`, of the next block, are fetched.
+// transformed inputs are v, stride values from one of the 36 to the next; `first`: sums begin at zero. Meanwhile some
+// of the filters `ahead`, of the next block, are fetched.
 static inline void add_row(const int i, __global const weight_t *w, __global const real *v, size_t stride, int channels,
                            int first, __global VF *sums, __global const weight_t *ahead)
 {
@@ -93,8 +94,8 @@ static inline void add_row(const int i, __global const weight_t *w, __global con
         sums[n] = acc[n];
 }
 #else
-// Row i of the transformed filters of `chunk` channel blocks: u[SIDE][channels][2], `stride` vectors from one of these to
-// the next, for one of the two output blocks.
+// Row i of the transformed filters of `chunk` channel blocks: u[SIDE][channels][2], `stride` vectors from one of these
+// to the next, for one of the two output blocks.
 static inline void transform_filters(const int i, __global const weight_t *w, int chunk, __global VF *u, size_t stride)
 {
     for (int cb = 0; cb < chunk; cb++)
@@ -134,14 +135,14 @@ static inline void add_products(__global const VF *u, __global const real *v, si
 
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void winograd_conv(
     PIECES_OF(x), TENSOR(const, w), TENSOR(const, bias), TENSOR(const, residual), int residual_plane, OUTPUT(y),
-    TENSOR_OF(, PLACE, argmax), TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int c_group, int k_group,
-    int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left, int tile_blocks, int block_tiles, int shares, int chunk, int activation,
-    float slope)
+    TENSOR_OF(, PLACE, argmax), TENSOR(, scratch), int tiles, int tiles_h, int tiles_w, int c_total, int c_group,
+    int k_group, int h_in, int w_in, int k_total, int p_out, int q_out, int pad_top, int pad_left, int tile_blocks,
+    int block_tiles, int shares, int chunk, int activation, float slope)
 {
     const int worker = get_global_id(0), workers = get_global_size(0);
     const int c_blocks = BLOCKS(c_total), k_blocks = BLOCKS(k_total), units = (k_blocks + !FEW) / (2 - FEW);
-    // An odd number of vectors between what is written together: not all in one set of the cache. What a chunk's products
-    // read lies together.
+    // An odd number of vectors between what is written together: not all in one set of the cache. What a chunk's
+    // products read lies together.
     const size_t plane = block_tiles + 1 - block_tiles % 2, depth = POINTS * plane;
     const size_t row = 2 * B * chunk + 1, filter = (size_t)BLOCKS(c_group) * FILTER;
     __global VF *spectra = BLOCKS_AT(, scratch) + worker * (c_blocks * depth + 2 * POINTS * block_tiles + SIDE * row);
@@ -177,7 +178,8 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
             for (int cb = 0; cb * B < c_group; cb += chunk) {
                 const int blocks = min(chunk, BLOCKS(c_group) - cb);
 #if PREFETCH
-                // The filters of the next chunk, or of the next output blocks; some of their vectors before each product.
+                // The filters of the next chunk, or of the next output blocks; some of their vectors before each
+                // product.
                 const bool more = cb + chunk < BLOCKS(c_group);
                 __global const weight_t *ahead = filters + (more ? (size_t)(cb + chunk) * FILTER : 2 * filter);
                 const int steps = POINTS * ((count + WT - 1) / WT), vectors = (blocks * FILTER / B + steps - 1) / steps;

@@ -1,4 +1,5 @@
-// conv_winograd_gemm.cl -- Winograd's F(4x4, 3x3) and F(2x2, 3x3) for GPUs: the transforms around 36 or 16 matrix products
+// conv_winograd_gemm.cl -- Winograd's F(4x4, 3x3) and F(2x2, 3x3) for GPUs: the transforms around matrix products,
+// 36 or 16 of them
 //                          at once.
 //
 //   winograd_filter   u = G w G^T for each pair of channels
@@ -6,11 +7,11 @@
 //   winograd_output   y = f(residual + b + A^T m A) for the same range, from the products m[xi] = u[xi] v[xi] that
 //                     conv_gemm.cl computes (groups are the values xi, pixels the tiles)
 //
-// Tensors   x, y, residual channel blocks; bias [K/B][B]; w filter blocks, taps reversed with FLIP (input gradient); for
-//           POINTS = SIDE * SIDE: u [ceil(K/2B)][POINTS][C][2][B], v [POINTS][C/B][tiles][B],
+// Tensors   x, y, residual channel blocks; bias [K/B][B]; w filter blocks, taps reversed with FLIP (input gradient);
+//           for POINTS = SIDE * SIDE: u [ceil(K/2B)][POINTS][C][2][B], v [POINTS][C/B][tiles][B],
 //           m [POINTS][2*ceil(K/2B)][tiles][B]
-// Launch    1-D: one item per tile of the range and channel block, neighbours are neighbouring tiles; winograd_filter: one
-//           per output block and input channel; work-group (WG)
+// Launch    1-D: one item per tile of the range and channel block, neighbours are neighbouring tiles; winograd_filter:
+//           one per output block and input channel; work-group (WG)
 // Tunables  WG  work-items per group (default 64)   SIDE  6: F(4x4, 3x3), or 4: F(2x2, 3x3) (default 6)
 // Order     tiles lie on the grid of the whole image: the same bits for every range
 // Accuracy  as conv_winograd.cl; with SIDE 4, whose transforms only add, within 4 times the direct kernel's bound

@@ -23,8 +23,8 @@ __kernel void add(TENSOR(const, a), int a_plane, TENSOR(const, b), int b_plane, 
     BLOCKS_AT(, y)[block * y_plane + item] = result;
 }
 
-__kernel void copy_channels(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int y_channels, int plane, int run,
-                            int runs, int first, int at, int count, int written)
+__kernel void copy_channels(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int y_channels, int plane,
+                            int run, int runs, int first, int at, int count, int written)
 {
     const int item = get_global_id(0); // [n][block of y][run]
     if (item >= items)

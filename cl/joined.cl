@@ -1,12 +1,13 @@
 // joined.cl -- the launches of a whole network as one: work-groups of one item share out the items of step after step.
 //
-//   joined   for each step in turn: all items of the launch that it stands for; a step begins when the one before is done
+//   joined   for each step in turn: all items of the launch that it stands for; a step begins when the one before is
+//            done
 //
-// Tensors   table: for each step where its entry begins; an entry: case, items along three axes, chunks, items per chunk,
-//           then the arguments: of a tensor its slab's number and 64-bit offset, of others 32 bits
+// Tensors   table: for each step where its entry begins; an entry: case, items along three axes, chunks, items per
+//           chunk, then the arguments: of a tensor its slab's number and 64-bit offset, of others 32 bits
 //           shared: step, chunks done, groups that left, and LINE integers on for each group: its chunks claimed; zeros
-// Launch    a group for each processor; any number of them may run at a time. steps 0: nothing, for drivers that compile
-//           at the first launch
+// Launch    a group for each processor; any number of them may run at a time. steps 0: nothing, for drivers that
+//           compile at the first launch
 // Variants  SLABS       parameters: the buffers that tensors lie in; SLAB_LIST: their names
 //           STEP_CASES  what runs items item .. end - 1 of a step, by case (clconv/joined.py writes them)
 // Order     an item computes what it does in a launch of its own, whoever runs it: the same bits

@@ -2,8 +2,9 @@
 //
 //   to_blocks     [N][C][H][W] -> [N][C/B][H][W][B], tails zero     work-item: one block of one pixel
 //   to_plain      the inverse                                       work-item: one block of one pixel
-//   to_phases     [N][C][H][W] -> blocks (N, C*sh*sw, P, Q) of the phases of a stride (sh, sw): channel (c*sh + r)*sw + s
-//                 of (p, q) is x[c, p*sh + r - pad_top, q*sw + s - pad_left], 0 outside   work-item: one block of one row
+//   to_phases     [N][C][H][W] -> blocks (N, C*sh*sw, P, Q) of the phases of a stride (sh, sw): channel
+//                 (c*sh + r)*sw + s of (p, q) is x[c, p*sh + r - pad_top, q*sw + s - pad_left], 0 outside
+//                                                                             work-item: one block of one row
 //   flatten       blocks (N, C, H, W) -> blocks (N, C*H*W, 1, 1) in NCHW order; a gather
 //   unflatten     its inverse, which is also its gradient
 //   shift_rows    moves rows of every plane towards its first, in place; work-item: one ROW, a block or a value
@@ -203,7 +204,7 @@ __kernel void filter_turn(TENSOR(const, w), TENSOR(, swapped), int items, int k_
 
 __kernel void shift_rows(TENSOR_OF(, row_t, x), int items, int width, int plane, int from, int to, int rows)
 {
-    const int item = get_global_id(0); // [plane][column]: columns are moved by one work-item each, whose rows may overlap
+    const int item = get_global_id(0); // [plane][column]: one work-item moves a column, whose rows may overlap
     if (item >= items)
         return;
     __global ROW *column = (__global ROW *)AT(x) + (size_t)(item / width) * plane + item % width;

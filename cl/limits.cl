@@ -1,6 +1,6 @@
 // limits.cl -- what a device can do at most: multiply-adds in registers, and copies.
 //
-//   multiply_adds   ACC independent sums, each s = fma(s, a, b) `times` times; their total to y   work-item: one VF of y
+//   multiply_adds   ACC independent sums, each s = fma(s, a, b) `times` times; their total to y  work-item: one VF of y
 //   copy            y = x, `count` VF   work-item: those from id * start on, in steps of `step`, at most `most`
 //
 // Tunables  ACC  sums that a work-item holds in registers (default 12)

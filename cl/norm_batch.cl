@@ -6,20 +6,20 @@
 //   bn_apply        y; the spread is a variance (then eps counts) or, with INVERTED, already 1 / sqrt(var + eps); the
 //                   residual may be absent
 //                                                                                 work-item: run of pixels of a plane
-//   bn_grad_parts   sums of g and of g * (x - mean) over a chunk, where g = dy * f', the slope of f computed from x; then
-//                   there is no residual                                          group: chunk, channel block
+//   bn_grad_parts   sums of g and of g * (x - mean) over a chunk, where g = dy * f', the slope of f computed from x;
+//                   then there is no residual                                          group: chunk, channel block
 //   bn_grad_total   adds the chunks: dweight and dbias                            work-item: channel block
 //   bn_grad_x       dx = weight * inverse * (g - dbias / total - (x - mean) * inverse * dweight / total)
 //                                                                                 work-item: run of pixels of a plane
 //
 // Tensors   x, y, dy, dx channel blocks; all else one value per channel, [C/B][B]; parts [chunk][C/B][2][B]
 // Launch    dimension 0 in groups of WG; a pixel is counted through all images: pixel = n * plane + its place
-// Tunables  WG  work-items per group, a power of two (default 1). Items of a group take neighbouring pixels of a chunk, and
-//           add up their sums in local memory; a single one takes tiles: TILE pixels whose mean is taken first, then their
-//           squares around it, while they are in the nearest cache (default 128)
+// Tunables  WG  work-items per group, a power of two (default 1). Items of a group take neighbouring pixels of a chunk,
+//           and add up their sums in local memory; a single one takes tiles: TILE pixels whose mean is taken first,
+//           then their squares around it, while they are in the nearest cache (default 128)
 //           INVERTED  see bn_apply (default 0)   ACTIVATION  f of the gradients, a code of common.h (default 0)
-// Order     chunks depend on the shape alone, what lies in them on WG, too: same bits every time. Tiles and chunks are merged
-//           by mean and M2 (Chan, Golub, LeVeque 1979): squares are only taken of differences from a near mean,
+// Order     chunks depend on the shape alone, what lies in them on WG, too: same bits every time. Tiles and chunks are
+//           merged by mean and M2 (Chan, Golub, LeVeque 1979): squares are only taken of differences from a near mean,
 //           so that nothing cancels where the mean is large.
 // Aliasing  y may be x; dx may be dy or x
 
@@ -170,8 +170,8 @@ KERNEL void bn_statistics(TENSOR(const, parts), TENSOR(, mean), TENSOR(, inverse
 }
 
 KERNEL void bn_apply(TENSOR(const, x), TENSOR(const, weight), TENSOR(const, bias), TENSOR(const, mean),
-                     TENSOR(const, spread), TENSOR(const, residual), TENSOR(, y), int items, int channels, int plane, int run, int runs,
-                     float eps, int activation, float slope)
+                     TENSOR(const, spread), TENSOR(const, residual), TENSOR(, y), int items, int channels,
+                     int plane, int run, int runs, float eps, int activation, float slope)
 {
     const int item = get_global_id(0);
     if (item >= items)
@@ -207,8 +207,8 @@ KERNEL void bn_apply(TENSOR(const, x), TENSOR(const, weight), TENSOR(const, bias
 #endif
 
 KERNEL void bn_grad_parts(TENSOR(const, x), TENSOR(const, dy), TENSOR(const, weight), TENSOR(const, bias),
-                          TENSOR(const, mean), TENSOR(const, inverse), TENSOR(, parts), int chunks, int total, int blocks,
-                          int plane, int per_chunk, float slope)
+                          TENSOR(const, mean), TENSOR(const, inverse), TENSOR(, parts), int chunks, int total,
+                          int blocks, int plane, int per_chunk, float slope)
 {
     const int chunk = CHUNK, cb = get_global_id(1);
     const int first = chunk * per_chunk, last = min(first + per_chunk, total);

@@ -2,7 +2,7 @@
 //                  of each image; groups of one channel are instance normalisation.
 //
 //   group_parts   mean and sum of squared deviations of PIXELS pixels of each channel   work-item: one chunk of a block
-//   group_total   mean and 1 / sqrt(var + eps) of each group, for all its channels      work-item: one group of an image
+//   group_total   mean and 1 / sqrt(var + eps) of each group, for all its channels     work-item: one group of an image
 //   group_apply   y                                                      work-item: RUN pixels of one channel block
 //   channel_norm  the same with mean and variance of all channels of each pixel         work-item: one pixel
 //

@@ -58,7 +58,8 @@ static inline void reduce(VF tap, int place, VF *result, VI *places)
 #endif
 }
 
-// Row `r` of `windows` windows of 2x2 side by side: reduces its values, two of each window. The result stands behind r 1.
+// Row `r` of `windows` windows of 2x2 side by side: reduces its values, two of each window. The result stands after
+// r = 1.
 static inline void reduce_pairs(const int r, const int windows, const __private VF *row, __private VF *result,
                                 __private VI *places)
 {

@@ -68,8 +68,8 @@ static inline void input_4(const VF d0, const VF d1, const VF d2, const VF d3, _
 #define AT_HALF(j) r[j]
 #define AT_PRODUCT(j) m[(SIDE * (j) + i) * stride]
 
-// The SIDE x SIDE values of an input tile whose first one is (row, col) of a channel block `d` of h rows and w columns (which may
-// lie outside: zeros), transformed: value xi goes to target[xi * stride].
+// The SIDE x SIDE values of an input tile whose first one is (row, col) of a channel block `d` of h rows and w columns
+// (which may lie outside: zeros), transformed: value xi goes to target[xi * stride].
 static inline void transform_input_tile(__global const VF *d, int row, int col, int h, int w, __global VF *target,
                                         size_t stride)
 {
@@ -126,8 +126,8 @@ static inline void transform_input_tile(__global const VF *d, int row, int col, 
         (o)[5 * (stride)] = (v)[TAPS - 1];                                                       \
     }
 
-// Likewise TAPS values to 8, times (-1, -9/2, -9/2, 90, 90, h, h, 1) with h = 45/32 * 2^(TAPS - 1): at the halves they are
-// the reversed taps at 2 and -2, there with the other sign where TAPS is even.
+// Likewise TAPS values to 8, times (-1, -9/2, -9/2, 90, 90, h, h, 1) with h = 45/32 * 2^(TAPS - 1): at the halves they
+// are the reversed taps at 2 and -2, there with the other sign where TAPS is even.
 #define FILTER_8(o, stride, v)                                                                   \
     {                                                                                            \
         VF back[TAPS];                                                                           \
@@ -197,8 +197,8 @@ static inline void output_of_4(const VF m0, const VF m1, const VF m2, const VF m
 }
 
 // Transforms the products of a tile and output block `kb` back, m[xi * stride], and writes what lies in the image of
-// p_out rows and q_out columns; `out` and `add` (a residual, or NULL) point to the tile's first value, (row, col). Pooled
-// (KIND), p_out and q_out are even, and `out` and `argmax` point to the tile's first window.
+// p_out rows and q_out columns; `out` and `add` (a residual, or NULL) point to the tile's first value, (row, col).
+// Pooled (KIND), p_out and q_out are even, and `out` and `argmax` point to the tile's first window.
 static inline void write_output_tile(__global const VF *m, size_t stride, __global VF *out, __global PLACES *argmax,
                                      __global const VF *add, const VF offset, int row, int col, int p_out, int q_out,
                                      int kb, int k_total, int activation, float slope)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +27,7 @@ from .packing import Array, pack_parts, slice_blocks, unpack
 from .plan import MAPPED, STREAMED, Plan, Residence, settle
 from .planner import Reads, View
 from .program import ProgramKey, Progress, build_programs, shown
+from .recent import Recent
 from .shapes import ITEM_BYTES, TensorSpec, blocks
 from .storing import stored_parts
 
@@ -73,7 +73,7 @@ class Session:
         self._arena: list[Slab] = []
         self._host = np.empty(0, np.uint8)  # for activations that wait there
         self.planned_bytes = 0  # what is loaded plus the arena, as planned
-        self._executables: OrderedDict[int, _Executable] = OrderedDict()
+        self._executables: Recent[int, _Executable] = Recent(MAX_PLANS)
 
     def load(
         self, values: Mapping[str, Value], arrays: Mapping[str, Array], residence: Residence | None = None
@@ -187,9 +187,9 @@ class Session:
     def usage(self, mode: str) -> Usage | None:
         """What the plans recorded here take, planned and measured; None before the first."""
         with self._lock:
-            plans = [executable.plan for executable in self._executables.values()]
-            if not plans:
+            if not self._executables:
                 return None
+            plans = [executable.plan for executable in self._executables.values()]
             largest = max(plans, key=lambda plan: plan.arena_bytes)
             batch = next(iter(largest.graph.inputs.values())).spec.shape[0]
             held = {tag: size for tag, size in self.allocator.by_tag.items() if tag != ARGUMENTS}
@@ -203,31 +203,28 @@ class Session:
         """
         with self._lock:
             self.device.check_alive()
-            key = id(plan)
-            if key not in self._executables:
-                recorder = Recorder(plan.facts)
-                self._grow_arena(plan)
-                tensors, nodes = self._record(plan, recorder)
-                joining = Joining(self.device, recorder.launches, plan.flops, self.allocator)
-                if joining.joined:
-                    recorder.launches = [joining.launch()]
-                keys = {program: ProgramKey(*program) for program in recorder.programs()}
-                built = build_programs(self.device, keys.values(), progress)
-                programs = {program: built[key] for program, key in keys.items()}
-                recording = recorder.finish(self.device, programs)
-                self._executables[key] = _Executable(
-                    plan,
-                    recording,
-                    {name: tensors[value] for name, value in plan.graph.inputs.items()},
-                    {n: (tensors[v], v.spec.storage_shape(plan.facts.block)) for n, v in plan.graph.outputs.items()},
-                    nodes,
-                    joining,
-                    progress,
-                )
-                while len(self._executables) > MAX_PLANS:
-                    self._executables.popitem(last=False)
-            self._executables.move_to_end(key)
-            return self._executables[key]
+            return self._executables.get(id(plan), lambda: self._executable(plan, progress))
+
+    def _executable(self, plan: Plan, progress: Progress | None) -> _Executable:
+        """The plan recorded; see `prepare`."""
+        recorder = Recorder(plan.facts)
+        self._grow_arena(plan)
+        tensors, nodes = self._record(plan, recorder)
+        joining = Joining(self.device, recorder.launches, plan.flops, self.allocator)
+        if joining.joined:
+            recorder.launches = [joining.launch()]
+        keys = {program: ProgramKey(*program) for program in recorder.programs()}
+        built = build_programs(self.device, keys.values(), progress)
+        programs = {program: built[key] for program, key in keys.items()}
+        return _Executable(
+            plan,
+            recorder.finish(self.device, programs),
+            {name: tensors[value] for name, value in plan.graph.inputs.items()},
+            {n: (tensors[v], v.spec.storage_shape(plan.facts.block)) for n, v in plan.graph.outputs.items()},
+            nodes,
+            joining,
+            progress,
+        )
 
     def fill_arena(self, byte: int) -> None:
         """For tests: sets every byte of the arena; 0xFF makes every float in it a NaN."""

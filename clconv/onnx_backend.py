@@ -13,8 +13,8 @@ the same shapes and the same whole numbers.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from .io.onnx_shape import is_float
 from .io.onnx_values import NeedsConstant, Shape
 from .packing import Array
 from .plan import make_plan
+from .recent import Recent
 
 onnx_package()
 from onnx.backend.base import Backend, BackendRep, namedtupledict  # noqa: E402
@@ -73,7 +74,7 @@ class ClconvBackendRep(BackendRep):
         self.device = device
         self.converter = Converter(model)
         self._known: set[str] = set()  # inputs that some operator must know beforehand
-        self._plans: OrderedDict[Any, _Prepared] = OrderedDict()
+        self._plans: Recent[Any, _Prepared] = Recent(MAX_PLANS, _Prepared.release)
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Array, ...]:
         """The outputs, in the model's order, as a named tuple.
@@ -115,20 +116,15 @@ class ClconvBackendRep(BackendRep):
         while True:
             inputs = {name: self._described(name, array) for name, array in feeds.items()}
             key = tuple((name, _key(item)) for name, item in inputs.items())
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key]
             try:
-                built = self.converter.build(inputs)
+                return self._plans.get(key, partial(self._prepare, inputs))
             except NeedsConstant as error:
                 if error.roots <= self._known:
                     raise ModelFileError(f"{self.model.where}: not supported: {error}") from error
                 self._known |= error.roots
-                continue
-            self._plans[key] = _Prepared(built, self.device, self.converter.arrays)
-            while len(self._plans) > MAX_PLANS:
-                self._plans.popitem(last=False)[1].release()
-            return self._plans[key]
+
+    def _prepare(self, inputs: Mapping[str, Shape | Array]) -> _Prepared:
+        return _Prepared(self.converter.build(inputs), self.device, self.converter.arrays)
 
     def _described(self, name: str, array: Array) -> Shape | Array:
         """The shape of what the device computes with, or an array that has to be known beforehand."""
@@ -137,8 +133,8 @@ class ClconvBackendRep(BackendRep):
         return array.shape
 
     def __del__(self) -> None:
-        for prepared in getattr(self, "_plans", {}).values():
-            prepared.release()
+        if hasattr(self, "_plans"):
+            self._plans.clear()
 
 
 def _check_range(name: str, array: Array) -> None:

@@ -14,11 +14,12 @@ class Recent(Generic[Key, Made]):
     """Things by their keys, at most so many: what was asked for the longest ago goes first.
 
     Args:
-        most: how many are kept, from 1 on.
+        most: how many are kept, from 1 on. dropped: called with what is let go.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, dropped: Callable[[Made], object] | None = None) -> None:
         self._most = most
+        self._dropped = dropped
         self._held: OrderedDict[Key, Made] = OrderedDict()
 
     def __len__(self) -> int:
@@ -29,5 +30,18 @@ class Recent(Generic[Key, Made]):
         made = self._held.pop(key) if key in self._held else make()
         self._held[key] = made
         while len(self._held) > self._most:
-            self._held.popitem(last=False)
+            self._drop(self._held.popitem(last=False)[1])
         return made
+
+    def values(self) -> list[Made]:
+        """All that is kept, the one used last at the end."""
+        return list(self._held.values())
+
+    def clear(self) -> None:
+        """Lets go of everything."""
+        while self._held:
+            self._drop(self._held.popitem()[1])
+
+    def _drop(self, made: Made) -> None:
+        if self._dropped is not None:
+            self._dropped(made)

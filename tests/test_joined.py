@@ -47,7 +47,7 @@ def joins(device: Device) -> Device:
 def state(net: cc.Net) -> joining.Joining:
     """Of the plan that a network ran last."""
     assert net._test is not None and net._test._session is not None
-    return next(reversed(net._test._session._executables.values())).joining
+    return net._test._session._executables.values()[-1].joining
 
 
 def test_a_joined_plan_has_the_bits_of_its_launches(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_run_that_is_watched_is_a_run(device: Device) -> None:
         expected = net.predict(x)
         assert net._test is not None and net._test._session is not None
         session = net._test._session
-        executable = next(reversed(session._executables.values()))
+        executable = session._executables.values()[-1]
         session.fill_arena(0xFF)
         for name in executable.inputs:
             executable.inputs[name].write(x, name)
@@ -97,7 +97,7 @@ def test_which_runs_are_watched(
     with cc.Net(TINY, device=device, seed=1) as net:
         net.predict(np.ones((1, 3, 6, 6), np.float32))
         assert net._test is not None and net._test._session is not None
-        executable = next(reversed(net._test._session._executables.values()))
+        executable = net._test._session._executables.values()[-1]
         found: list[bool] = []
 
         class Recording:

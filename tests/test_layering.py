@@ -150,6 +150,19 @@ def test_every_kernel_file_compiles_alone(block, monkeypatch):
     build_programs(device, [ProgramKey(path.name) for path in (ROOT / "cl").glob("*.cl")])
 
 
+@pytest.mark.parametrize("folder", ["cl", "pyx", "clconv/_core"])
+def test_lines_have_at_most_120_columns(folder):
+    """Of what ruff does not read."""
+    long = [
+        f"{path.name}:{number}"
+        for suffix in ("cl", "h", "pyx", "pxd", "pyi")
+        for path in (ROOT / folder).glob(f"*.{suffix}")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert not long
+
+
 # Longer than the budget, and why.
 LONGER = {
     "plain_move.pyx": 460,  # ten small operators around one copy kernel

@@ -240,7 +240,7 @@ def test_garbage_frees_its_memory(device, joined, monkeypatch):
     net = cc.Net(PATTERN, device=device)
     net.itself = net
     net.predict(data(2)[0])
-    net._test._session._executables.popitem()[1].recording.run()
+    net._test._session._executables.values()[-1].recording.run()
     del net
     gc.collect()
     assert not failures

@@ -22,6 +22,16 @@ def test_the_longest_unused_goes_first():
     assert made == list("abcb") and len(kept) == 2
 
 
+def test_what_is_let_go_is_told():
+    gone = []
+    kept = Recent(2, gone.append)
+    for key in "abacd":
+        kept.get(key, lambda key=key: key.upper())
+    assert gone == ["B", "A"] and kept.values() == ["C", "D"]
+    kept.clear()
+    assert sorted(gone) == list("ABCD") and len(kept) == 0
+
+
 def test_making_may_ask_for_others():
     kept = Recent(2)
     assert kept.get(3, lambda: 1 + kept.get(2, lambda: 1 + kept.get(1, lambda: 1))) == 3 and len(kept) == 2
@@ -37,7 +47,7 @@ def test_a_failure_is_not_kept():
 def test_plans_for_any_number_of_budgets_take_little_of_the_host(device):
     with cc.Net("INPUT 16x16x3 -> [CONV 3x3x16 -> RELU]*3 -> FC 4", device=device) as net:
         net.plan()
-        (fittings,) = net._test._fittings._held.values()
+        (fittings,) = net._test._fittings.values()
         made = fittings._fitting(NONE, cc.terms.Terms())
         whole = net.plan().peak_bytes
         low = made.smallest().peak_bytes

@@ -5,7 +5,8 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 ctypedef void* cl_handle
 
 cdef struct EntryPoints:
-    cl_handle (*create_buffer)(cl_handle context, uint64_t flags, size_t size, void* host, int32_t* status) noexcept nogil
+    cl_handle (*create_buffer)(cl_handle context, uint64_t flags, size_t size, void* host,
+                               int32_t* status) noexcept nogil
     int32_t (*release_buffer)(cl_handle buffer) noexcept nogil
     void* (*share)(cl_handle context, uint64_t flags, size_t size, uint32_t alignment) noexcept nogil
     void (*unshare)(cl_handle context, void* memory) noexcept nogil

@@ -3,15 +3,15 @@
 `open_dataset` finds out what a path holds; a `Loader` turns a `Dataset` into batches for training.
 """
 
-from clconv.data.cifar import Cifar10Dataset
-from clconv.data.dataset import ArrayDataset, Dataset, Subset, check_labels, check_seed, split
-from clconv.data.detect import open_dataset
-from clconv.data.folder import ImageFolder, split_folders
-from clconv.data.idx import IdxDataset, mnist, read_idx
-from clconv.data.image import open_picture, read_image
-from clconv.data.loader import Batch, Loader
-from clconv.data.preprocess import Preprocessing, preprocessing
-from clconv.data.transform import Augmentation, Normalization
+from .cifar import Cifar10Dataset
+from .dataset import ArrayDataset, Dataset, Subset, check_labels, check_seed, split
+from .detect import open_dataset
+from .folder import ImageFolder, split_folders
+from .idx import IdxDataset, mnist, read_idx
+from .image import open_picture, read_image
+from .loader import Batch, Loader
+from .preprocess import Preprocessing, preprocessing
+from .transform import Augmentation, Normalization
 
 __all__ = [
     "ArrayDataset",

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv.data.dataset import ArrayDataset
-from clconv.errors import DataError
+from ..errors import DataError
+from .dataset import ArrayDataset
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 _RECORD_BYTES = 1 + 3 * 32 * 32

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv._core.augment import random_keys
-from clconv.errors import ArgumentError, DataError, ShapeError
+from .._core.augment import random_keys
+from ..errors import ArgumentError, DataError, ShapeError
 
 # Last counter words of the generator: each use of one seed has its own (see pyx/augment.pyx).
 SHUFFLE_STREAM = 0x73687566

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clconv.data.cifar import Cifar10Dataset, training_files
-from clconv.data.dataset import ArrayDataset, Dataset
-from clconv.data.folder import ImageFolder, class_folders, image_files, split_folders
-from clconv.data.idx import find_idx, mnist
-from clconv.errors import ClconvError, DataError
+from ..errors import ClconvError, DataError
+from .cifar import Cifar10Dataset, training_files
+from .dataset import ArrayDataset, Dataset
+from .folder import ImageFolder, class_folders, image_files, split_folders
+from .idx import find_idx, mnist
 
 _LOOKED_FOR = (
     "train-images-idx3-ubyte[.gz] (MNIST), data_batch_1.bin (CIFAR-10 binary), "

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv.data.dataset import Dataset
-from clconv.data.image import MAX_PIXELS, SUFFIXES, image_extent, image_size, read_image
-from clconv.errors import ArgumentError, DataError, some_of
+from ..errors import ArgumentError, DataError, some_of
+from .dataset import Dataset
+from .image import MAX_PIXELS, SUFFIXES, image_extent, image_size, read_image
 
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")

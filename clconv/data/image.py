@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from clconv.errors import ArgumentError, DataError
+from ..errors import ArgumentError, DataError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB; a larger picture may be a decompression bomb
 SUFFIXES = frozenset(

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv.data.dataset import SHUFFLE_STREAM, Dataset, check_seed, shuffled
-from clconv.data.transform import Augmentation, Normalization
-from clconv.errors import ArgumentError
+from ..errors import ArgumentError
+from .dataset import SHUFFLE_STREAM, Dataset, check_seed, shuffled
+from .transform import Augmentation, Normalization
 
 
 class Batch(NamedTuple):

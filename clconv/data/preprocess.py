@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from clconv.data.image import MAX_PIXELS, image_size, open_picture
-from clconv.data.transform import Normalization
-from clconv.errors import ArgumentError, DataError, ShapeError
+from ..errors import ArgumentError, DataError, ShapeError
+from .image import MAX_PIXELS, image_size, open_picture
+from .transform import Normalization
 
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Normalization((104.0, 117.0, 123.0), (1.0,), 1.0)

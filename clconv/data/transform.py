@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv._core import augment
-from clconv.data.dataset import SAMPLE_STREAM, Dataset, shuffled
-from clconv.errors import ArgumentError, ShapeError
+from .._core import augment
+from ..errors import ArgumentError, ShapeError
+from .dataset import SAMPLE_STREAM, Dataset, shuffled
 
 _CHUNK = 256  # images read at a time for statistics
 
