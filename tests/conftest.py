@@ -96,6 +96,12 @@ def device(request: pytest.FixtureRequest) -> Device:
     return devices_module.open_device(request.param)
 
 
+@pytest.fixture(scope="session")
+def one() -> Device:
+    """The default device, for what does not depend on the driver."""
+    return devices_module.choose()
+
+
 def in_class(device: Device, kernels: str, monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Device:
     """The device with kernels of a class, and with other facts."""
     monkeypatch.setenv("CLCONV_KERNELS", kernels)

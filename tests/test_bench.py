@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from helpers import run as command
 
 import clconv as cc
 from clconv import bench, limits
-from clconv.cli import main
 from clconv.device import Device
 from clconv.errors import BudgetError
 from clconv.limits import Limits
@@ -105,7 +105,7 @@ def test_the_trace_shows_the_queue_and_the_bytes_alive(device: Device) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["bench", *arguments], env={"COLUMNS": "100"})
+    return command("bench", *arguments, env={"COLUMNS": "100"})
 
 
 def test_the_table_fits_a_terminal(tmp_path: Path) -> None:

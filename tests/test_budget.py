@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import least
 
 import clconv as cc
 from clconv import fitting
@@ -78,18 +79,12 @@ def open_net(name, place):
     return cc.Net(net.network, device=place, weights=net.get_weights())
 
 
-def least(net, batch=1, exact=True):
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(batch, memory=64, exact=exact)
-    return refusal.value.needed_bytes
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_every_budget_gives_the_same_bits(place, name):
     net = open_net(name, place)
     x = np.random.default_rng(0).standard_normal((3, *net.network.input_shape), np.float32)
     expected, most = net.predict(x), net.plan(3).peak_bytes
-    low = least(net)
+    low = least(net, exact=True)
     seen = set()
     for budget in np.linspace(low, 1.2 * most, 14).astype(int):
         np.testing.assert_array_equal(net.predict(x, memory=int(budget), exact=True), expected)
@@ -129,7 +124,7 @@ def test_more_memory_takes_no_longer():
 @pytest.mark.parametrize("name", NETS)
 def test_strips_are_there_and_save_memory(place, name):
     net = open_net(name, place)
-    plan = net.plan(memory=least(net), exact=True)
+    plan = net.plan(memory=least(net, exact=True), exact=True)
     assert plan.segments or not place.facts.maps_files  # else staged weights may be what it takes
     assert plan.peak_bytes < 0.7 * net.plan().peak_bytes
     assert all(live >= 0 for live in plan.live_bytes)
@@ -165,7 +160,9 @@ def test_a_batch_shrinks_until_it_fits(place):
     x = np.random.default_rng(0).standard_normal((5, *net.network.input_shape), np.float32)
     expected = net.predict(x)
     for wanted in (None, 5):
-        np.testing.assert_array_equal(net.predict(x, batch_size=wanted, memory=least(net), exact=True), expected)
+        np.testing.assert_array_equal(
+            net.predict(x, batch_size=wanted, memory=least(net, exact=True), exact=True), expected
+        )
 
 
 def test_fully_connected_layers_take_the_whole_batch_where_the_others_cannot(place):

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from helpers import run as command
 from PIL import Image
 
-from clconv.cli import main
 from clconv.cli.sources import ahead, expand, with_targets
 from clconv.errors import ArgumentError
 from clconv.net import Net
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(main, ["predict", *map(str, arguments)], input=stdin)
+    return command("predict", *arguments, input=stdin)
 
 
 def png(image: Image.Image) -> bytes:

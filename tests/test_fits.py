@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from click.testing import CliRunner
+from helpers import run
 
 import clconv as cc
-from clconv.cli import main
 from clconv.errors import ArgumentError
 from clconv.fits import fits
 
@@ -44,17 +43,17 @@ def test_nothing_fits():
         test, train = fits(net, 100).found
     assert (test.at_once, test.at_all, train.at_once, train.at_all) == (0, 0, 0, 0)
     assert "are needed" in test.note and "are needed" in train.note
-    result = CliRunner().invoke(main, ["fit-check", PATTERN, "--memory", "100"])
+    result = run("fit-check", PATTERN, "--memory", "100")
     assert result.exit_code == 1
     assert f"images at a time, predicting: {test.note}" in result.output.splitlines(), "the reason is not cut"
 
 
 def test_the_command():
-    result = CliRunner().invoke(main, ["fit-check", PATTERN, "--memory", "1MB"])
+    result = run("fit-check", PATTERN, "--memory", "1MB")
     assert result.exit_code == 0, result.output
     assert "images at a time, predicting" in result.output and "images per training step" in result.output
     assert max(map(len, result.output.splitlines())) <= 130
-    content = json.loads(CliRunner().invoke(main, ["fit-check", PATTERN, "--memory", "1MB", "--json"]).stdout)
+    content = json.loads(run("fit-check", PATTERN, "--memory", "1MB", "--json").stdout)
     assert content["budget"] == 1_000_000 and [fit["mode"] for fit in content["found"]] == ["test", "train"]
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import in_class
+from helpers import least
 from test_bounds import facts
 
 import clconv as cc
 from clconv import fitting, passes
-from clconv.errors import BudgetError
 from clconv.graph import Graph
 from clconv.nn import zoo
 from clconv.nn.base import LAYERS
@@ -98,12 +98,6 @@ def wide(device):
     if device.facts.loop_limit:
         pytest.skip("its compiler takes many seconds")
     return device
-
-
-def least(net, **how):
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(memory=64, **how)
-    return refusal.value.needed_bytes
 
 
 @pytest.mark.parametrize("storage", [None, "float16"])

@@ -4,16 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from test_spill import hourglass, least
+from helpers import hourglass, least, run
 from test_training_memory import batch, planned, stepped
 
 import clconv as cc
-from clconv import passes, planner
+from clconv import passes
 from clconv._core.half import ToFloat, ToHalf
 from clconv._core.layout import ToBlocks, ToPlain
-from clconv.cli import main
-from clconv.device import choose
 from clconv.engine import Session
 from clconv.errors import BudgetError
 from clconv.graph import Graph
@@ -67,8 +64,7 @@ def test_rounding(device, layout):
 
 @pytest.fixture
 def net(device):
-    with hourglass() as net:
-        net._device = device
+    with hourglass(device) as net:
         yield net
 
 
@@ -114,26 +110,6 @@ def plain(net):
 
 
 @pytest.mark.shared
-def test_only_where_the_budget_asks(net):
-    whole = net.plan(storage="float16")
-    assert not any("wait" in told for told in whole.told)
-    assert net.plan(memory=whole.peak_bytes, storage="float16").peak_bytes == whole.peak_bytes
-
-
-@pytest.mark.shared
-def test_a_refusal_says_what_it_would_bring(net):
-    low = least(net, storage="float16")
-    with pytest.raises(BudgetError, match=rf'{low} with storage="float16".* Nothing was allocated'):
-        net.plan(memory=64)
-    with pytest.raises(BudgetError, match=f"at least {low} bytes"):
-        net.plan(memory=low - planner.ALIGN, storage="float16")
-    assert net.plan(memory=low, storage="float16").peak_bytes == low
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(memory=64, exact=True)
-    assert "storage" not in str(refusal.value)
-
-
-@pytest.mark.shared
 def test_beside_what_waits_in_host_memory(net):
     """Both together go lower than each, or as low; what waits where is told."""
     both = least(net, storage="float16", spill="host")
@@ -151,15 +127,9 @@ def test_people_see_it(net, tmp_path):
     net.save(path)
     low = str(least(net, storage="float16"))
     command = ["summary", path, "--mode", "test", "--memory", low, "--storage", "float16", "--device", net.device.key]
-    shown = CliRunner().invoke(main, [*command, "--explain", "--trace", str(drawn)]).stdout
+    shown = run(*command, "--explain", "--trace", str(drawn)).stdout
     assert "as float16 wait: relu1" in shown
     assert "activations as float16" in drawn.read_text()
-
-
-@pytest.fixture(scope="module")
-def one():
-    """The default device: kernels have been tested on all, the rest does not depend on the driver."""
-    return choose()
 
 
 LEVELS = "INPUT 24x24x3 -> CONV 3x3x16 p1 -> {} -> CONV 3x3x16 p1 -> RELU -> POOL -> CONV 3x3x24 -> RELU -> FC 5"

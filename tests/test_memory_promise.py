@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import least
 
 import clconv as cc
 from clconv.device import Device
-from clconv.errors import BudgetError
 
 HERE = Path(__file__).parent
 PATTERN = "INPUT 32x32x3 -> CONV 3x3x32 -> RELU -> CONV 3x3x16 -> RELU -> POOL -> FC 10"
@@ -29,12 +29,6 @@ def child(job: dict[str, Any], device: Device, **variables: str) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
-
-
-def least(net: cc.Net) -> int:
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(memory=64)
-    return refusal.value.needed_bytes
 
 
 @pytest.fixture(scope="module")

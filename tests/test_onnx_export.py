@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from helpers import close, images, onnx_runtime
 
 import clconv as cc
 from clconv import errors
 
 onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 
 BEFORE = [cc.Conv(8, 3, stride=2, pad=1, rounding="ceil"), cc.ReLU()]
 NETWORKS = {
@@ -35,29 +36,14 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def runtime(path):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def images(net, n=2, seed=1):
-    return np.random.default_rng(seed).standard_normal((n, *net.network.input_shape)).astype(np.float32)
-
-
-def close(a, b):
-    assert a.shape == b.shape
-    np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * max(1, np.abs(b).max()))
-
-
 @pytest.mark.shared
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers(name, tmp_path, device):
     net = cc.Net([*BEFORE, *NETWORKS[name]], input_shape=(3, 15, 17), device=device, seed=3)
-    x = images(net)
+    x = images(net, 2)
     net.save(tmp_path / "m.onnx")
     onnx.checker.check_model(onnx.load(tmp_path / "m.onnx"), full_check=True)
-    (expected,) = runtime(tmp_path / "m.onnx").run(None, {"x": x})
+    (expected,) = onnx_runtime(tmp_path / "m.onnx", x)
     close(net.predict(x), expected)
     close(cc.load(tmp_path / "m.onnx", device=device).predict(x), expected)
 
@@ -69,8 +55,8 @@ def test_graph(tmp_path, device):
     for output in (cc.Concat()(a + b, a, b), flat, cc.Concat()(flat, cc.FC(2)(b)), a + a):
         net = cc.Net(output, device=device)
         net.save(tmp_path / "m.onnx")
-        (expected,) = runtime(tmp_path / "m.onnx").run(None, {"x": images(net)})
-        close(net.predict(images(net)), expected)
+        (expected,) = onnx_runtime(tmp_path / "m.onnx", images(net, 2))
+        close(net.predict(images(net, 2)), expected)
 
 
 @pytest.mark.shared
@@ -78,8 +64,8 @@ def test_graph(tmp_path, device):
 def test_zoo(name, tmp_path, device):
     net = getattr(cc.zoo, name)(**({} if name == "lenet" else {"size": 64}), device=device)
     net.save(tmp_path / "m.onnx")
-    (expected,) = runtime(tmp_path / "m.onnx").run(None, {"x": images(net)})
-    close(net.predict(images(net)), expected)
+    (expected,) = onnx_runtime(tmp_path / "m.onnx", images(net, 2))
+    close(net.predict(images(net, 2)), expected)
 
 
 def test_trained_networks_predict_the_same(tmp_path, device):
@@ -88,7 +74,7 @@ def test_trained_networks_predict_the_same(tmp_path, device):
     x, y = rng.standard_normal((64, 1, 8, 8)).astype(np.float32), rng.integers(0, 4, 64)
     net.fit(x, y, epochs=3, verbose=False)
     net.save(tmp_path / "m.onnx")
-    (expected,) = runtime(tmp_path / "m.onnx").run(None, {"x": x})
+    (expected,) = onnx_runtime(tmp_path / "m.onnx", x)
     close(net.predict(x), expected)
 
 
@@ -99,7 +85,7 @@ def test_softmax_and_preprocessing(tmp_path, device):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
     powers = np.exp(net.predict(pixels))
     net.save(tmp_path / "m.onnx", softmax=True, preprocessing=True)
-    (shares,) = runtime(tmp_path / "m.onnx").run(None, {"x": pixels.astype(np.float32)})
+    (shares,) = onnx_runtime(tmp_path / "m.onnx", pixels.astype(np.float32))
     close(shares, powers / powers.sum(1, keepdims=True))
     again = cc.load(tmp_path / "m.onnx", device=device)
     close(again.predict(pixels), shares)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import close, onnx_runtime
 
 import clconv as cc
 from clconv import errors
@@ -9,7 +10,7 @@ from clconv._core.norm_batch import BatchNormInfer
 from clconv.io.onnx_network import OnnxNetwork
 
 onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 helper, F, I64 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 RNG = np.random.default_rng(0)
 
@@ -31,18 +32,6 @@ def write(path, nodes, arrays, inputs=(("x", ["N", 3, "H", "W"]),), outputs=("y"
 
 def floats(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-def runtime(path, x):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: x})
-
-
-def close(a, b, tolerance=2e-5):
-    assert a.shape == b.shape and a.dtype == b.dtype
-    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
 
 
 @pytest.fixture
@@ -77,7 +66,7 @@ def test_any_size_and_batch_with_several_outputs(segments, device):
         x = floats(*shape)
         found = net.predict(x, batch_size=2)
         assert list(found) == ["y", "classes", "vector"]
-        y, _, vector = runtime(segments, x)
+        y, _, vector = onnx_runtime(segments, x)
         close(found["y"], y)
         close(found["vector"], vector)
         assert found["classes"].dtype == np.int64 and (found["classes"] == found["y"].argmax(1)).all()
@@ -126,7 +115,7 @@ def classifier(tmp_path):
 def test_arithmetic_disappears_into_weights(classifier, device):
     net = cc.load(classifier, device=device)
     x = floats(4, 3, 8, 8)
-    close(net.predict(x), runtime(classifier, x)[0])
+    close(net.predict(x), onnx_runtime(classifier, x)[0])
     kinds = [type(node.layer) for node in net.plan(4).graph.nodes]
     assert kinds.count(BatchNormInfer) <= 2  # the two in front of the convolution
 
@@ -150,7 +139,7 @@ def test_fine_tuning_and_round_trips(classifier, tmp_path, device):
     assert history.loss[-1] < history.loss[0]
     expected = net.predict(x)
     net.save(tmp_path / "out.onnx")
-    close(expected, runtime(tmp_path / "out.onnx", x)[0])
+    close(expected, onnx_runtime(tmp_path / "out.onnx", x)[0])
     net.save(tmp_path / "out.safetensors")
     for name in ("out.onnx", "out.safetensors", "c.safetensors"):
         close(cc.load(tmp_path / name, device=device).predict(x), expected)
@@ -191,7 +180,7 @@ def test_a_bias_is_not_given_to_others(tmp_path, device):
     arrays = {"w": floats(4, 3, 3, 3), "b": floats(4, 1, 1)}
     path = write(tmp_path / "m.onnx", nodes, arrays, (("x", ["N", 3, 8, 8]),))
     x = floats(2, 3, 8, 8)
-    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])
+    close(cc.load(path, device=device).predict(x), onnx_runtime(path, x)[0])
 
 
 def test_one_array_read_in_two_ways(tmp_path, device):
@@ -206,10 +195,10 @@ def test_one_array_read_in_two_ways(tmp_path, device):
     path = write(tmp_path / "m.onnx", nodes, arrays, (("x", [2, 3, 8, 8]),))
     x = floats(2, 3, 8, 8)
     net = cc.load(path, device=device)
-    close(net.predict(x), runtime(path, x)[0])
+    close(net.predict(x), onnx_runtime(path, x)[0])
     net.set_weights({"w": 2 * net.get_weights()["w"]})
     net.save(path)
-    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])
+    close(cc.load(path, device=device).predict(x), onnx_runtime(path, x)[0])
 
 
 def test_fixed_batch(tmp_path, device):
@@ -231,7 +220,7 @@ def test_sequences_and_vectors(tmp_path, device):
     arrays = {"w": floats(4, 3, 5), "s": floats(4, 1)}
     path = write(tmp_path / "m.onnx", nodes, arrays, (("x", ["N", 3, 21]),))
     x = floats(3, 3, 21)
-    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])
+    close(cc.load(path, device=device).predict(x), onnx_runtime(path, x)[0])
 
 
 def test_outputs_without_a_batch(tmp_path, device):
@@ -262,7 +251,7 @@ def test_conditions_known_beforehand(tmp_path, device):
     arrays = {"w": floats(4, 3, 3, 3), "b": floats(4, 1, 1), "one": np.int64(1), "four": np.int64(4)}
     path = write(tmp_path / "m.onnx", nodes, arrays, (("x", ["N", 3, 8, 8]),))
     x = floats(2, 3, 8, 8)
-    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])
+    close(cc.load(path, device=device).predict(x), onnx_runtime(path, x)[0])
 
 
 def test_equality_is_identity(segments):
@@ -306,7 +295,7 @@ def test_norms_over_whole_maps(p, shape, tmp_path, device):
     axes = tuple(range(2, len(shape)))
     expected = (np.abs(x.astype(np.float64)) ** p).sum(axes, keepdims=True) ** (1 / p)
     close(cc.load(path, device=device).predict(x), expected.astype(np.float32))
-    close(runtime(path, x)[0], expected.astype(np.float32))
+    close(onnx_runtime(path, x)[0], expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("op", ["Mul", "Add", "Sub", "Div"])
@@ -320,4 +309,4 @@ def test_arithmetic_per_channel_leaves_tails_zero(op, tmp_path, device):
     ]
     arrays = {"w": floats(21, 3, 3, 3), "f": np.abs(floats(21, 1, 1)) + 0.5, "v": floats(4, 21, 1, 1)}
     path, x = write(tmp_path / "m.onnx", nodes, arrays), floats(2, 3, 6, 5)
-    close(cc.load(path, device=device).predict(x), runtime(path, x)[0])
+    close(cc.load(path, device=device).predict(x), onnx_runtime(path, x)[0])

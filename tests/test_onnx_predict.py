@@ -7,20 +7,15 @@ import zipfile
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers import onnx_runtime, run
 from PIL import Image
-from test_onnx_network import runtime, write
+from test_onnx_network import write
 
-from clconv.cli import main
 from clconv.data import mnist
 
 pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 RNG = np.random.default_rng(0)
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
 
 
 def noise(path, width, height, channels=3):
@@ -34,10 +29,10 @@ def test_pictures_of_any_size_as_they_are(tmp_path):
     nodes = [("Resize", ["x", "", "scales"], ["y"], {"mode": "nearest"})]
     model = write(tmp_path / "m.onnx", nodes, {"scales": np.float32([1, 1, 2, 2])})
     pixels = {name: noise(tmp_path / f"{name}.png", *size) for name, size in (("a", (9, 5)), ("b", (4, 7)))}
-    result = run(model, tmp_path, "--out", tmp_path / "out")
+    result = run("predict", model, tmp_path, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "the model does not say how it reads pixels; 0..1 is taken (--preprocess imagenet, caffe" in result.stderr
-    assert "note" not in run(model, tmp_path, "--out", tmp_path / "new", "--preprocess", "imagenet").stderr
+    assert "note" not in run("predict", model, tmp_path, "--out", tmp_path / "new", "--preprocess", "imagenet").stderr
     for out in ("out", "new"):
         for name, expected in pixels.items():
             with Image.open(tmp_path / out / f"{name}.png") as found:
@@ -54,7 +49,7 @@ def test_a_size_that_fails_is_reported_and_others_done(tmp_path):
     model = write(tmp_path / "m.onnx", nodes, {"scales": np.float32([1, 1, 2, 2])})
     noise(tmp_path / "a.png", 5, 6)
     Image.new("RGB", (8, 6), (10, 20, 30)).save(tmp_path / "b.png")
-    result = run(model, tmp_path, "--out", tmp_path / "out")
+    result = run("predict", model, tmp_path, "--out", tmp_path / "out")
     assert result.exit_code == 1, result.output
     assert "a.png: " in result.stderr and "Max" in result.stderr
     with Image.open(tmp_path / "out" / "b.png") as found:
@@ -65,10 +60,10 @@ def test_a_size_that_fails_is_reported_and_others_done(tmp_path):
 def test_a_size_that_the_file_does_not_tell(tmp_path):
     model = write(tmp_path / "m.onnx", [("MatMul", ["x", "w"], ["y"], {})], {"w": np.eye(8, dtype=np.float32)})
     expected = noise(tmp_path / "a.png", 8, 6)
-    result = run(model, tmp_path / "a.png", "--out", tmp_path / "out")
+    result = run("predict", model, tmp_path / "a.png", "--out", tmp_path / "out")
     assert result.exit_code == 2 and "rows of 224 values, of which the matrix takes 8" in result.stderr
     assert "Pictures of 224x224 were tried; --size says which the network reads" in result.stderr
-    assert run(model, tmp_path / "a.png", "--out", tmp_path / "out", "--size", "8x6").exit_code == 0
+    assert run("predict", model, tmp_path / "a.png", "--out", tmp_path / "out", "--size", "8x6").exit_code == 0
     with Image.open(tmp_path / "out" / "a.png") as found:
         np.testing.assert_array_equal(np.asarray(found), expected)
 
@@ -78,7 +73,7 @@ def test_brightness_alone_leaves_the_colours(tmp_path):
     model = write(tmp_path / "m.onnx", nodes, {"half": np.float32(0.5)}, (("x", ["N", 1, "H", "W"]),))
     Image.new("RGB", (8, 6), (200, 100, 100)).save(tmp_path / "colour.png")
     Image.new("L", (8, 6), 100).save(tmp_path / "grey.png")
-    assert run(model, tmp_path, "--out", tmp_path / "out").exit_code == 0
+    assert run("predict", model, tmp_path, "--out", tmp_path / "out").exit_code == 0
     with Image.open(tmp_path / "out" / "colour.png") as found:
         y, blue, red = Image.new("RGB", (1, 1), (200, 100, 100)).convert("YCbCr").getpixel((0, 0))
         expected = Image.new("YCbCr", (1, 1), (round(y / 2), blue, red)).convert("RGB").getpixel((0, 0))
@@ -97,7 +92,9 @@ def test_channels_last(tmp_path):
         (("x", ["N", 6, 9, 3]),),
     )
     pixels = noise(tmp_path / "a.png", 9, 6)
-    assert run(picture, tmp_path / "a.png", "--out", tmp_path / "out", "--preprocess", "signed").exit_code == 0
+    assert (
+        run("predict", picture, tmp_path / "a.png", "--out", tmp_path / "out", "--preprocess", "signed").exit_code == 0
+    )
     with Image.open(tmp_path / "out" / "a.png") as found:
         np.testing.assert_array_equal(np.asarray(found), 255 - pixels)
     scores = write(
@@ -106,7 +103,7 @@ def test_channels_last(tmp_path):
         {},
         (("x", ["N", "H", "W", 3]),),
     )
-    result = run(scores, tmp_path / "a.png", "--json", "--size", "9x6", "--preprocess", "none")
+    result = run("predict", scores, tmp_path / "a.png", "--json", "--size", "9x6", "--preprocess", "none")
     (found,) = json.loads(result.stdout)["images"]
     means = pixels.reshape(-1, 3).mean(0)
     shares = {each["index"]: each["probability"] for each in found["predictions"]}
@@ -119,11 +116,11 @@ def test_several_outputs_and_a_mask_of_numbers(tmp_path):
     model = write(tmp_path / "m.onnx", nodes, {}, outputs=("classes", "y"))
     pixels = noise(tmp_path / "a.png", 9, 5)
     (tmp_path / "names.txt").write_text("red\ngreen\n")  # a mask may have more classes than names
-    result = run(model, tmp_path / "a.png", "--out", tmp_path / "1", "--labels", tmp_path / "names.txt")
+    result = run("predict", model, tmp_path / "a.png", "--out", tmp_path / "1", "--labels", tmp_path / "names.txt")
     assert result.exit_code == 0 and "green" in result.stdout, result.output
     with Image.open(tmp_path / "1" / "a.png") as found:
         np.testing.assert_array_equal(np.asarray(found), pixels.argmax(2))
-    assert run(model, tmp_path / "a.png", "--out", tmp_path / "2", "--output", "y").exit_code == 0
+    assert run("predict", model, tmp_path / "a.png", "--out", tmp_path / "2", "--output", "y").exit_code == 0
     with Image.open(tmp_path / "2" / "a.png") as found:
         np.testing.assert_array_equal(np.asarray(found), pixels)
 
@@ -131,7 +128,7 @@ def test_several_outputs_and_a_mask_of_numbers(tmp_path):
 def test_outputs_that_are_neither_scores_nor_pictures(tmp_path):
     nodes = [("Reshape", ["x", "shape"], ["boxes"], {})]
     model = write(tmp_path / "m.onnx", nodes, {"shape": np.int64([0, -1, 4])}, (("x", ["N", 3, 8, 8]),), ("boxes",))
-    result = run(model, tmp_path)
+    result = run("predict", model, tmp_path)
     assert result.exit_code == 2
     assert "'boxes' of (N, 48, 4) float32 is neither scores, one per class, nor a picture or mask" in result.stderr
 
@@ -145,7 +142,7 @@ def test_names_and_pixels_that_the_file_tells(tmp_path):
     onnx.helper.set_model_props(proto, {**texts, "names": "{0: 'blue', 1: 'green', 2: 'red'}"})
     onnx.save(proto, model)
     Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "a.png")
-    result = run(model, tmp_path / "a.png", "--csv", "--top", "1")
+    result = run("predict", model, tmp_path / "a.png", "--csv", "--top", "1")
     assert result.stderr == ""
     (row,) = csv.DictReader(io.StringIO(result.stdout))
     assert row["class"] == "red"
@@ -192,13 +189,13 @@ def test_real_classifiers_answer_as_onnx_runtime(name, data_folder, device, monk
         pytest.skip("this driver cuts long loops short, so layers of real networks are refused there")
     model, photos, _ = real(data_folder, name)
     prepare, options = REAL[name]
-    result = run(model, photos, *options, "--json", "--device", device.key)
+    result = run("predict", model, photos, *options, "--json", "--device", device.key)
     assert result.exit_code == 0, result.output
     paths = sorted(photos.glob("*.JPEG"))
     images = json.loads(result.stdout)["images"]
     assert [each["image"] for each in images] == [str(path) for path in paths] and len(paths) >= 40
     x = np.stack([prepare(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths])
-    scores = runtime(model, x.astype(np.float32))[0].reshape(len(x), -1)
+    scores = onnx_runtime(model, x.astype(np.float32))[0].reshape(len(x), -1)
     for each, expected in zip(images, scores, strict=True):
         found = each["predictions"]
         assert found[0]["index"] == expected.argmax()
@@ -214,9 +211,9 @@ def test_real_pictures_equal_those_of_onnx_runtime(data_folder, device, tmp_path
     model, _, images = real(data_folder, "super_resolution_espcn_x3")
     picture = images / "Set5" / "woman_GT.bmp"
     where = ("--device", device.key)
-    assert run(model, picture, "--out", tmp_path / "sr", *where).exit_code == 0
+    assert run("predict", model, picture, "--out", tmp_path / "sr", *where).exit_code == 0
     grey = np.asarray(Image.open(picture).convert("L"), np.float32)[None, None] / 255
-    expected = runtime(model, grey)[0][0, 0] * 255
+    expected = onnx_runtime(model, grey)[0][0, 0] * 255
     found = Image.open(tmp_path / "sr" / "woman_GT.png")
     assert found.size == (684, 1032) and found.mode == "RGB"
     assert np.abs(np.asarray(found.convert("L")) - expected.clip(0, 255)).mean() < 1  # colours out of range are cut
@@ -224,16 +221,16 @@ def test_real_pictures_equal_those_of_onnx_runtime(data_folder, device, tmp_path
     model, _, images = real(data_folder, "faststyle_udnie_f32")
     small = tmp_path / "small.png"
     Image.open(picture).resize((112, 172)).save(small)
-    assert run(model, small, "--out", tmp_path / "style", "--preprocess", "none", *where).exit_code == 0
-    expected = runtime(model, np.asarray(Image.open(small), np.float32).transpose(2, 0, 1)[None])[0][0]
+    assert run("predict", model, small, "--out", tmp_path / "style", "--preprocess", "none", *where).exit_code == 0
+    expected = onnx_runtime(model, np.asarray(Image.open(small), np.float32).transpose(2, 0, 1)[None])[0][0]
     found = np.asarray(Image.open(tmp_path / "style" / "small.png")).transpose(2, 0, 1)
     assert np.abs(found - expected).max() < 0.6
 
     model, _, images = real(data_folder, "deeplabv3_mnv2_dm05_pascal_513_f32")
     picture = images / "bird_segmentation.bmp"
-    result = run(model, picture, "--out", tmp_path / "mask", "--preprocess", "signed", "--json", *where)
+    result = run("predict", model, picture, "--out", tmp_path / "mask", "--preprocess", "signed", "--json", *where)
     x = np.asarray(Image.open(picture), np.float32).transpose(2, 0, 1)[None] / np.float32(127.5) - 1
-    expected = runtime(model, x)[0][0]
+    expected = onnx_runtime(model, x)[0][0]
     found = np.asarray(Image.open(tmp_path / "mask" / "bird_segmentation.png"))
     assert (found == expected).mean() > 0.9995
     assert [each["index"] for each in json.loads(result.stdout)["images"][0]["classes"][:2]] == [0, 3]
@@ -245,9 +242,9 @@ def test_a_style_that_reads_blue_first(data_folder, tmp_path):
     model, _, images = real(data_folder, "fns_candy_720")
     Image.open(images / "Set5" / "woman_GT.bmp").resize((720, 720)).save(tmp_path / "a.png")
     options = ("--preprocess", "none", "--order", "bgr", "--out", tmp_path / "out")
-    assert run(model, tmp_path / "a.png", *options).exit_code == 0
+    assert run("predict", model, tmp_path / "a.png", *options).exit_code == 0
     pixels = np.asarray(Image.open(tmp_path / "a.png"), np.float32)
-    expected = runtime(model, pixels[:, :, ::-1].transpose(2, 0, 1)[None].copy())[0][0, ::-1].transpose(1, 2, 0)
+    expected = onnx_runtime(model, pixels[:, :, ::-1].transpose(2, 0, 1)[None].copy())[0][0, ::-1].transpose(1, 2, 0)
     found = np.asarray(Image.open(tmp_path / "out" / "a.png"))
     assert np.abs(found - expected.clip(0, 255)).max() < 0.6
 
@@ -255,7 +252,7 @@ def test_a_style_that_reads_blue_first(data_folder, tmp_path):
 @pytest.mark.real_data
 def test_boxes_of_a_detector_are_left_to_python(data_folder):
     model, photos, _ = real(data_folder, "ultraface_rfb320")
-    result = run(model, photos)
+    result = run("predict", model, photos)
     assert result.exit_code == 2
     assert "'scores' of (N, 4420, 2) float32 is neither scores, one per class, nor a picture or mask" in result.stderr
     assert "in Python, net.predict returns it (--output names another one: boxes)" in result.stderr
@@ -295,7 +292,7 @@ def test_small_real_classifiers_answer_as_onnx_runtime(name, data_folder, device
     model, photos, _ = real(data_folder, name)
     write_pictures, mode, prepare, options = SMALL[name]
     write_pictures(tmp_path, photos.parent)
-    result = run(model, tmp_path, *options, "--json", "--device", device.key)
+    result = run("predict", model, tmp_path, *options, "--json", "--device", device.key)
     assert result.exit_code == 0, result.output
     images = json.loads(result.stdout)["images"]
     assert len(images) == 20

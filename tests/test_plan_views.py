@@ -3,12 +3,11 @@
 import json
 
 import pytest
-from click.testing import CliRunner
+from helpers import least, run
 from PIL import Image
 
 import clconv as cc
-from clconv.cli import main
-from clconv.errors import ArgumentError, BudgetError
+from clconv.errors import ArgumentError
 from clconv.explain import explain, step_seconds
 from clconv.plots import plot_plan
 from clconv.pricing import step_cost
@@ -22,16 +21,6 @@ PHOTO = "INPUT 64x64x3 -> [CONV 3x3x32 -> RELU]*4 -> CONV 3x3x3"
 def net():
     with cc.Net(PATTERN) as made:
         yield made
-
-
-def least(net):
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(memory=64)
-    return refusal.value.needed_bytes
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, list(arguments))
 
 
 @pytest.mark.parametrize("how", [{}, {"memory": "least"}, {"batch": 8, "mode": "train"}])

@@ -4,47 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers import hourglass, images, least, run
 
 import clconv as cc
 from clconv import passes, planner
 from clconv._core.layout import Restore, Settle, Spill
-from clconv.cli import main
 from clconv.engine import Session
 from clconv.errors import ArgumentError, BudgetError
 from clconv.plan import make_plan
 
 
-def hourglass():
-    """Two scales down and up again, with what each level made used on the way up."""
-    x = cc.Input(3, 48, 32)
-    skips = []
-    for filters in (16, 20):
-        x = cc.ReLU()(cc.Conv(filters, 3, pad=1)(x))
-        skips.append(x)
-        x = cc.ReLU()(cc.Conv(filters, 3, pad=1)(cc.MaxPool(2)(x)))
-    x = cc.Conv(32, 3, pad=1)(x)
-    for filters, skip in zip((16, 16), reversed(skips), strict=True):
-        x = cc.ConvTranspose(filters, 2, stride=2)(x)
-        x = cc.ReLU()(cc.Conv(filters, 3, pad=1)(cc.Concat()(x, skip)))
-    return cc.Net(cc.Conv(2, 1)(x), seed=3)
-
-
 @pytest.fixture
 def net(device):
-    with hourglass() as net:
-        net._device = device
+    with hourglass(device) as net:
         yield net
-
-
-def images(net, count=1):
-    return np.random.default_rng(0).standard_normal((count, *net.network.input_shape), np.float32)
-
-
-def least(net, **how):
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(memory=64, **how)
-    return refusal.value.needed_bytes
 
 
 def spilled(net, count):
@@ -106,19 +79,31 @@ def test_budgets_below_the_least_without_it(net, share):
     assert plan.peak_bytes == usage.measured_bytes
 
 
-def test_only_where_the_budget_asks(net):
-    whole = net.plan()
-    assert net.plan(spill="host").host_bytes == whole.host_bytes == 0
-    assert net.plan(memory=whole.peak_bytes, spill="host").peak_bytes == whole.peak_bytes
+@pytest.mark.parametrize("how", [{"spill": "host"}, {"storage": "float16"}], ids="".join)
+@pytest.mark.shared
+def test_only_where_the_budget_asks(how, net):
+    whole, allowed = net.plan(), net.plan(**how)
+    assert whole.host_bytes == allowed.host_bytes == 0
+    assert not any("wait" in told for told in allowed.told)
+    assert net.plan(memory=allowed.peak_bytes, **how).peak_bytes == allowed.peak_bytes
 
 
-def test_a_refusal_says_what_it_would_bring(net):
-    low = least(net, spill="host")
-    with pytest.raises(BudgetError, match=rf'{low} with spill="host".* Nothing was allocated'):
+@pytest.mark.parametrize("how", [{"spill": "host"}, {"storage": "float16"}], ids="".join)
+@pytest.mark.shared
+def test_a_refusal_says_what_it_would_bring(how, net):
+    low, ((word, value),) = least(net, **how), how.items()
+    with pytest.raises(BudgetError, match=rf'{low} with {word}="{value}".* Nothing was allocated'):
         net.plan(memory=64)
     with pytest.raises(BudgetError, match=f"at least {low} bytes"):
-        net.plan(memory=low - planner.ALIGN, spill="host")
-    assert net.plan(memory=low, spill="host").peak_bytes == low
+        net.plan(memory=low - planner.ALIGN, **how)
+    assert net.plan(memory=low, **how).peak_bytes == low
+
+
+@pytest.mark.shared
+def test_a_refusal_offers_nothing_that_exact_forbids(net):
+    with pytest.raises(BudgetError) as refusal:
+        net.plan(memory=64, exact=True)
+    assert "storage" not in str(refusal.value)
 
 
 def test_nothing_to_spill(device):
@@ -156,10 +141,6 @@ def test_wrong_words(net):
         net.plan(mode="train", spill="host")
     with pytest.raises(ArgumentError, match=r'summary: spill="host" is for predictions'):
         cc.report.report(net, mode="train", terms=cc.terms.Terms(spill="host"))
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, list(arguments))
 
 
 def test_people_see_it(net, tmp_path):

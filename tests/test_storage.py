@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from conftest import in_class
+from helpers import least, run
 
 import clconv as cc
 from clconv import fitting
-from clconv.cli import main
 from clconv.errors import ArgumentError, BudgetError
 
 LAYERS = [
@@ -52,12 +51,6 @@ def rounded(net):
     names = halved(net)
     arrays = {n: a.astype(np.float16).astype(np.float32) if n in names else a for n, a in net.get_weights().items()}
     return cc.Net(net.network, device=net.device, weights=arrays)
-
-
-def least(net, **how):
-    with pytest.raises(BudgetError) as refusal:
-        net.plan(memory=64, **how)
-    return refusal.value.needed_bytes
 
 
 def test_the_bits_of_rounded_weights(net, place):
@@ -121,11 +114,11 @@ def test_wrong_words(net):
 
 def test_people_see_it(device, tmp_path):
     command = ["summary", "INPUT 8x8x16 -> FC 100 -> RELU -> FC 10", "--mode", "test", "--device", device.key]
-    shown = CliRunner().invoke(main, [*command, "--storage", "float16", "--explain"]).stdout
+    shown = run(*command, "--storage", "float16", "--explain").stdout
     assert "of weights are float16" in shown
-    refused = CliRunner().invoke(main, [*command, "--storage", "float16", "--exact"])
+    refused = run(*command, "--storage", "float16", "--exact")
     assert refused.exit_code == 2
     assert "exact forbids" in refused.stderr
-    wrong = CliRunner().invoke(main, ["bench", *command[1:2], "--storage", "int8"])
+    wrong = run("bench", *command[1:2], "--storage", "int8")
     assert wrong.exit_code == 2
     assert "'int8' is not 'float16'" in wrong.stderr

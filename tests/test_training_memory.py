@@ -36,12 +36,6 @@ def fire():
     return cc.Net(cc.FC(5)(joined)).network
 
 
-@pytest.fixture(scope="session")
-def one():
-    """The default device, for what does not depend on the driver."""
-    return choose()
-
-
 def batch(network, n=6, seed=3):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, *network.input_shape), dtype=np.float32)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from helpers import run as command
 from tune_fakes import Fake
 
 import clconv as cc
 from clconv import trial, tune, tuned
 from clconv._core.window import Window
-from clconv.cli import main
 from clconv.device import Device, choose
 from clconv.errors import ClconvError
 from clconv.shapes import TensorSpec
@@ -201,7 +201,7 @@ def test_targets_are_what_can_be_chosen_the_largest_first(device: Device) -> Non
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["tune", *arguments], env={"COLUMNS": "100"})
+    return command("tune", *arguments, env={"COLUMNS": "100"})
 
 
 def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

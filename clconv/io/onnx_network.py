@@ -14,6 +14,7 @@ from ..errors import ArgumentError, ModelFileError, ShapeError
 from ..graph import Graph, Value
 from ..nn.network import Network
 from ..packing import Array
+from ..recent import Recent
 from .onnx_convert import Built, Converter
 from .onnx_file import OnnxModel, Port, onnx_package, parse_model
 from .onnx_values import Device, NeedsConstant, Shape
@@ -45,14 +46,14 @@ class OnnxNetwork(Network):
         own = self.__dict__  # the base class is frozen
         own["model"], own["port"], own["sizes"] = model, port, sizes
         own["converter"] = converter or Converter(model)
-        own["_built"], own["_others"], own["_shapes"] = {}, {}, None
+        own["_built"], own["_others"], own["_shapes"] = Recent(MAX_KEPT), Recent(MAX_KEPT), None
 
     model: OnnxModel
     port: Port
     sizes: Shape
     converter: Converter
-    _built: dict[int, Built]
-    _others: dict[Shape, OnnxNetwork]
+    _built: Recent[int, Built]
+    _others: Recent[Shape, OnnxNetwork]
     _shapes: dict[str, tuple[int, ...]] | None
 
     __eq__ = object.__eq__
@@ -92,14 +93,12 @@ class OnnxNetwork(Network):
             built.graph.outputs = {"y": _as_images(built)}
             self._freeze(built.graph, train)
         else:
-            _remember(self._built, batch, built)
+            self._built.get(batch, lambda: built)
         return built.graph
 
     def results(self, batch: int) -> Built:
-        """What the outputs of the last graph for `batch` images in test-time mode are."""
-        if batch not in self._built:
-            self.graph(batch, train=False)
-        return self._built[batch]
+        """What the outputs of a graph for `batch` images in test-time mode are."""
+        return self._built.get(batch, lambda: self.built(batch, train=False))
 
     @property
     def notes(self) -> list[str]:
@@ -193,9 +192,7 @@ class OnnxNetwork(Network):
         """The same network for images of another size."""
         if input_shape == self.sizes:
             return self
-        if input_shape not in self._others:
-            _remember(self._others, input_shape, OnnxNetwork(self.model, input_shape, self.converter))
-        return self._others[input_shape]
+        return self._others.get(input_shape, lambda: OnnxNetwork(self.model, input_shape, self.converter))
 
     def with_frozen(self, names: frozenset[str]) -> OnnxNetwork:
         """The same network with other parameters that training leaves as they are."""
@@ -264,13 +261,6 @@ def model_notes(model: OnnxModel, sizes: Shape | None = None) -> list[str]:
     if sizes is not None:
         notes.append(f"any size; the figures are for images of {' x '.join(map(str, sizes))}")
     return notes
-
-
-def _remember(table: dict[Any, Any], key: object, item: object) -> None:
-    """Adds to a table that keeps the last few."""
-    table[key] = item
-    while len(table) > MAX_KEPT:
-        table.pop(next(iter(table)))
 
 
 def _image_port(model: OnnxModel) -> Port:
