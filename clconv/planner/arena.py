@@ -54,10 +54,12 @@ def place(intervals: list[Interval], max_slab_bytes: int) -> Arena:
     if not intervals:
         return Arena([], [])
     live = live_bytes(intervals, steps)
+    alive = [interval.alive() for interval in intervals]
     best: Arena | None = None
     for key in ORDERS:
         ranks = [key(interval, live) for interval in intervals]
-        arena = _in_order(intervals, sorted(range(len(intervals)), key=ranks.__getitem__), max_slab_bytes)
+        order = sorted(range(len(intervals)), key=ranks.__getitem__)
+        arena = _in_order(intervals, alive, order, max_slab_bytes)
         best = arena if best is None or arena.nbytes < best.nbytes else best
         if best.nbytes <= max(live) + ALIGN:
             break
@@ -65,9 +67,9 @@ def place(intervals: list[Interval], max_slab_bytes: int) -> Arena:
     return best
 
 
-def _in_order(intervals: list[Interval], order: list[int], max_slab_bytes: int) -> Arena:
-    """The arena when intervals are placed in this order."""
-    slabs: list[list[tuple[int, int, Interval]]] = [[]]
+def _in_order(intervals: list[Interval], alive: list[int], order: list[int], max_slab_bytes: int) -> Arena:
+    """The arena when intervals, which are alive at these steps, are placed in this order."""
+    slabs: list[list[tuple[int, int, int]]] = [[]]  # begin, end, steps of what is placed
     placements: list[Placement] = [Placement(0, 0)] * len(intervals)
     for index in order:
         interval = intervals[index]
@@ -78,20 +80,20 @@ def _in_order(intervals: list[Interval], order: list[int], max_slab_bytes: int) 
                 f"{what}: {size} bytes in one piece, but the device allows at most {max_slab_bytes} per allocation"
             )
         for slab, placed in enumerate(slabs):  # noqa: B007 (used after the loop)
-            offset = _gap(placed, interval, size)
+            offset = _gap(placed, alive[index], size)
             if offset + size <= max_slab_bytes:
                 break
         else:
             slab, offset = len(slabs), 0
             slabs.append([])
-        slabs[slab].append((offset, offset + size, interval))
+        slabs[slab].append((offset, offset + size, alive[index]))
         placements[index] = Placement(slab, offset)
     return Arena([max((end for _, end, _ in placed), default=0) for placed in slabs], placements)
 
 
-def _gap(placed: list[tuple[int, int, Interval]], interval: Interval, size: int) -> int:
-    """Offset of the tightest gap of at least `size` between tensors alive together with `interval`."""
-    busy = sorted((a, b) for a, b, other in placed if other.meets(interval))
+def _gap(placed: list[tuple[int, int, int]], steps: int, size: int) -> int:
+    """Offset of the tightest gap of at least `size` between tensors alive at one of these steps."""
+    busy = sorted([(begin, end) for begin, end, others in placed if others & steps])
     cursor, best, best_room = 0, -1, 0
     for start, end in busy:
         room = start - cursor

@@ -35,20 +35,12 @@ class Interval:
         """The steps (first, last) of each life, in order."""
         return self.spans or [(self.start, self.end)]
 
-    def meets(self, other: Interval) -> bool:
-        """Whether both are alive at some step."""
-        if other.start > self.end or self.start > other.end:
-            return False
-        if not self.spans and not other.spans:
-            return True
-        mine, theirs = iter(self.lives), iter(other.lives)
-        a, b = next(mine), next(theirs)
-        while a[0] > b[1] or b[0] > a[1]:
-            following = next(mine, None) if a[1] < b[0] else next(theirs, None)
-            if following is None:
-                return False
-            a, b = (following, b) if a[1] < b[0] else (a, following)
-        return True
+    def alive(self) -> int:
+        """The steps at which it is alive, as bits: two intervals meet where these have one in common."""
+        steps = 0
+        for first, last in self.lives:
+            steps |= ((1 << last - first + 1) - 1) << first
+        return steps
 
 
 def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
