@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from .._core.layer import Cost
 from .._core.layout import CopyColumns
@@ -82,6 +83,7 @@ class Search:
         self._tileable = [can_tile(node) for node in graph.nodes]
         self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._spans = _spans(graph)
+        self._crossings: dict[int, list[int]] = {}
         self._frames: dict[Segment, _Frame] = {}
         self._chains: dict[tuple[int, int, int], Chain] = {}
         self._needed: Needed = {}
@@ -167,7 +169,7 @@ class Search:
     def _segment(self, start: int, stop: int, limit: int, priced: bool) -> tuple[Segment, float] | None:
         """The cheapest segment that fits, of those with tall strips, and its price; None if even the lowest do not."""
         sizes = self._sizes(stop)
-        if not sizes or self._crossing(start, stop) > limit:
+        if not sizes or self._fixed(start, stop) + max(self.least_work[start:stop]) > limit:
             return None
         lowest = self._peak(Segment(start, stop, sizes[-1]))
         if lowest <= limit:
@@ -202,12 +204,15 @@ class Search:
             return None
         (value,) = self.graph.nodes[stop - 1].outputs
         height, width, grid = *value.spec.shape[2:], self.graph.nodes[stop - 1].layer.bands
+        fixed, work = self._fixed(start, stop), max(self.least_work[start:stop])
         found: list[tuple[Segment, float]] = []
         for count in BANDS if priced else BANDS[::2]:
             columns = grid * math.ceil(math.ceil(width / count) / grid)
             known = [rows for rows in sizes if -(-height // rows) * count * (stop - start) <= MOST_STEPS]
             if not known or columns * (count - 1) >= width:
                 break
+            if fixed + (peak - fixed - work) * columns // width > limit:
+                continue  # bands overlap: they need no less than their share
             least = self._peak(Segment(start, stop, known[-1], columns))
             if least <= limit:
                 found.append(self._tallest(start, stop, known, columns, limit, priced))
@@ -224,14 +229,22 @@ class Search:
         sizes = {grid * math.ceil(math.ceil(height / n) / grid) for n in counts}
         return sorted((size for size in sizes if size < height), reverse=True)
 
-    def _crossing(self, start: int, stop: int) -> int:
-        """Bytes of values that are stored whole and alive in a segment."""
-        total = 0
+    def _fixed(self, start: int, stop: int) -> int:
+        """Bytes alive throughout a segment, however it is cut: values that are stored whole, and staged weights."""
+        if start not in self._crossings:
+            self._crossings[start] = self._crossing(start)
+        return self._crossings[start][stop - start] + sum(self.staged[start:stop])
+
+    def _crossing(self, start: int) -> list[int]:
+        """Bytes of values that are stored whole and alive in a segment, by how many nodes it has from `start` on."""
+        changes = [0] * (LONGEST + 2)
         for value, (first, last) in self._spans.items():
-            inner = first >= start and last < stop
-            if first < stop and last >= start and not inner:
-                total += value.spec.nbytes(self.block)
-        return total
+            if last >= start and first < start + LONGEST:
+                size = value.spec.nbytes(self.block)
+                changes[max(first - start, 0) + 1] += size
+                if first >= start:
+                    changes[min(last - start, LONGEST) + 1] -= size
+        return list(accumulate(changes))
 
     def _peak(self, segment: Segment) -> int:
         """The most bytes alive in a segment, with the least workspaces."""
@@ -240,7 +253,7 @@ class Search:
     def _frame(self, segment: Segment) -> _Frame:
         if segment not in self._frames:
             chain, _ = self._chain(segment)
-            total = self._crossing(segment.start, segment.stop) + sum(self.staged[segment.start : segment.stop])
+            total = self._fixed(segment.start, segment.stop)
             passing, kept = [0] * len(chain.nodes), [0] * len(chain.nodes)
             for place, (rows, passes) in enumerate(self._stored(segment)):
                 (value,) = chain.nodes[place].outputs
