@@ -85,6 +85,7 @@ class Inference:
             if share is not None:
                 rows = int(share * max(network.input_shape[1:2]))
                 passes.use_winograd(made, self.device.facts, train=False, images=images, least_rows=rows)
+                passes.fuse_inverted(made, self.device.facts)
             if storage is not None:
                 passes.halve_weights(made, self.device.facts.block)
             if stage is not None:

@@ -44,7 +44,7 @@ class DepthwiseConv2d(Layer):
         return _cost(specs, outs, facts, outs[0].values)
 
     def choices(self, facts, specs, outs):
-        return _tiles(facts, outs[0].shape[3])
+        return depthwise_tiles(facts, outs[0].shape[3])
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -91,7 +91,7 @@ class DepthwiseTranspose2d(Layer):
         return _cost(specs, outs, facts, specs[0].values)
 
     def choices(self, facts, specs, outs):
-        return _tiles(facts, ceil_div(outs[0].shape[3], self.window.stride[1]))
+        return depthwise_tiles(facts, ceil_div(outs[0].shape[3], self.window.stride[1]))
 
     def gradient(self, emit, values, dy, wanted):
         grad = unactivated(self, emit, values["y"], dy["y"])
@@ -160,7 +160,7 @@ class DepthwiseGradW(Layer):
         n, c, p, q = dy.spec.shape
         chunks = dict(choice.tiles)["chunks"]
         c_blocks = blocks(c, rec.facts.block)
-        rows, taps = ceil_div(n * p, chunks), _taps(self.window)
+        rows, taps = ceil_div(n * p, chunks), kept_taps(self.window)
         r, s = self.window.kernel
         args = [x, dy, work, c, n, *x.spec.shape[2:], p, q, *self.window.args(), chunks, rows]
         group = rec.facts.work_group
@@ -189,13 +189,13 @@ def _cost(specs, outs, facts, products):
 _WIDTHS = (8, 7, 5, 4, 3, 2, 1)
 
 
-def _tiles(facts, columns):
+def depthwise_tiles(facts, columns):
     """WT outputs per tile, best first: least waste at the end of the row, then the widest."""
     fits = [wt for wt in _WIDTHS if wt <= facts.accumulators and (wt <= columns or wt == 1)]
     return [Choice("stencil", (("WT", wt),)) for wt in sorted(fits, key=lambda wt: ceil_div(columns, wt) * (wt + 0.5))]
 
 
-def _taps(window):
+def kept_taps(window):
     """The size of a window that the kernels keep in registers, or 0."""
     square = window.kernel in ((3, 3), (5, 5)) and window.dilation == (1, 1)
     return window.kernel[0] if square else 0
@@ -229,7 +229,7 @@ def _launch_stencil(rec, layer, ins, y, window, choice, flip):
     _, c, p, q = y.spec.shape
     tiles, group = dict(choice.tiles), rec.facts.work_group
     r, s = window.kernel
-    taps = _taps(window)
+    taps = kept_taps(window)
     per_row = looped((tiles["WT"] - 1) * window.stride[1] + taps) + looped(taps) if taps else looped(s)
     # Tiles inside the image and those at an edge are two loops.
     per_tile = 2 * looped(tiles["WT"]) + looped(r, 2 * per_row)

@@ -57,7 +57,7 @@ def register_tiles(facts, w, rows, columns, even=False):
                 break
             if even and wt % 2:
                 continue
-            priced.append((_tile_price(wt, kb, rows, columns, k_blocks, facts.compute_units), wt, kb))
+            priced.append((tile_price(wt, kb, rows, columns, k_blocks, facts.compute_units), wt, kb))
     return [Choice("direct", (("WT", wt), ("KB", kb))) for _, wt, kb in sorted(priced)]
 
 
@@ -67,11 +67,11 @@ def direct_effort(cost, choice, facts, w, rows, columns):
         return cost
     tiles = dict(choice.tiles)
     k_blocks = blocks(w.shape[0], facts.block)
-    price = _tile_price(tiles["WT"], tiles["KB"], rows, columns, k_blocks, facts.compute_units)
+    price = tile_price(tiles["WT"], tiles["KB"], rows, columns, k_blocks, facts.compute_units)
     return Cost(int(cost.flops * price), cost.traffic_bytes)
 
 
-def _tile_price(wt, kb, rows, columns, k_blocks, units):
+def tile_price(wt, kb, rows, columns, k_blocks, units):
     """Time of a multiply-add in a register tile, over that of one without loads, waste and idle units."""
     across, deep = ceil_div(columns, wt), ceil_div(k_blocks, kb)
     items = rows * across * deep

@@ -1,6 +1,7 @@
 """What README and docs say: code runs, tables are right, nothing is forgotten."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_readme_tells_the_planned_memory(row):
     graph = network.graph(1, train=False)
     passes.for_inference(graph, FACTS.block)
     passes.fuse_pools(graph, FACTS)
+    passes.fuse_inverted(graph, replace(FACTS, workers=1, compute_units=2))
     plan = make_plan(graph, FACTS)
     loss = "softmax" if network.flat_output else "mse"
     training = make_plan(training_graph(network, 32, loss, SGD(0.1, momentum=0.9)), FACTS)

@@ -6,6 +6,7 @@ from .divide import FEATURES, divide
 from .fold import fold_batchnorm
 from .fuse import fuse_activations, fuse_pools, fuse_sums
 from .halve import halve_weights
+from .invert import fuse_inverted
 from .layout import convert_layouts
 from .masks import move_masks
 from .recompute import normalise_again, recompute
@@ -21,6 +22,7 @@ __all__ = [
     "fold_batchnorm",
     "for_inference",
     "fuse_activations",
+    "fuse_inverted",
     "fuse_pools",
     "fuse_sums",
     "fuse_updates",
