@@ -7,15 +7,15 @@ runs of layers in strips of rows, or in tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from ._core.layer import Choice, Layer
 from .device import DeviceFacts
 from .errors import BudgetError, OutOfMemoryError
 from .graph import Graph, Node, Value
 from .plan import Plan, make_plan, settle
-from .planner import ALIGN, Found, Search, format_bytes
+from .planner import ALIGN, Found, Search, Segment, format_bytes
 from .planner.prices import fitting_offer, offers
 from .planner.steps import Choose
 from .pricing import price_told
@@ -30,17 +30,44 @@ ATTEMPTS, LESS = 4, 0.95
 MOST_PLANS = 16  # of each kind that are kept, a megabyte or two each; as many as a session records
 
 
-def in_rooms(facts: DeviceFacts, rooms: Mapping[Node, int]) -> Choose:
-    """The fastest way to run each node, and parts of it, whose workspace takes no more than its room."""
-    known: dict[object, Choice] = {}
+Bounds = dict[Node, tuple[float, float]]  # a room from .. up to .. changes nothing for its node
 
-    def choose(node: Node, layer: Layer, specs: Sequence[TensorSpec | None], outs: Sequence[TensorSpec]) -> Choice:
+
+class Rooms:
+    """Runs each node, and parts of it, the fastest way whose workspace takes no more than the node's room (or least).
+
+    Args:
+        rooms: bytes by node; what is not there has none.
+
+    Attributes:
+        bounds: other rooms with the same choices so far.
+    """
+
+    def __init__(self, facts: DeviceFacts, rooms: Mapping[Node, int]) -> None:
+        self._facts = facts
+        self._rooms = rooms
+        self._known: dict[object, Choice] = {}
+        self.bounds: Bounds = {}
+
+    def __call__(
+        self, node: Node, layer: Layer, specs: Sequence[TensorSpec | None], outs: Sequence[TensorSpec]
+    ) -> Choice:
         key = (node, *specs, *outs)
-        if key not in known:
-            known[key] = fitting_offer(offers(facts, layer, specs, outs), rooms.get(node, 0)).choice
-        return known[key]
+        if key not in self._known:
+            room = self._rooms.get(node, 0)
+            found = offers(self._facts, layer, specs, outs)
+            taken = fitting_offer(found, room)
+            low, high = self.bounds.get(node, (-math.inf, math.inf))
+            low = max(low, taken.workspace_bytes if taken.workspace_bytes <= room else -math.inf)
+            better = found[: found.index(taken)]
+            self.bounds[node] = low, min([high, *(offer.workspace_bytes for offer in better)])
+            self._known[key] = taken.choice
+        return self._known[key]
 
-    return choose
+
+def same(bounds: Bounds, rooms: Mapping[Node, int]) -> bool:
+    """Whether with these rooms all choices are those that the bounds come from."""
+    return all(low <= rooms.get(node, 0) < high for node, (low, high) in bounds.items())
 
 
 class Fitting:
@@ -60,6 +87,7 @@ class Fitting:
         self._found: Recent[tuple[int, int], tuple[float, Plan] | None] = Recent(MOST_PLANS)
         self._searches: dict[int, Search] = {}
         self._leasts: dict[int, Found] = {}
+        self._peaks: dict[tuple[int, tuple[Segment, ...]], list[tuple[Bounds, int]]] = {}  # of plans that were made
         self._different: list[int] = []
 
     def cheapest(self, limit: int, *, exact: bool = False) -> Plan | None:
@@ -135,7 +163,7 @@ class Fitting:
         """The plan with the smallest peak that is known: less is refused."""
         if exact not in self._smallest:
             leanest = self._variants(exact)[-1]
-            plan = self._in_strips(leanest, replace(self._least(leanest), rooms={}))
+            plan = self._in_strips(leanest, self._least(leanest).segments, Rooms(self.facts, {}))
             # Packed otherwise, a little less may do.
             limit = plan.peak_bytes
             while (other := self._strips(leanest, limit)) is not None:
@@ -175,6 +203,8 @@ class Fitting:
     def _streamed(self, variant: int, limit: int, *, every: bool = False) -> Plan | None:
         """The plan that streams as few weights as it must, in the largest parts that fit; None where none fits."""
         weights = self._weights(variant)
+        if self._held(variant) + max(self._search(variant).live) > limit:
+            return None
         for part in (size for size in PART_BYTES if size <= self.facts.max_alloc_bytes):
 
             def plan(count: int, part: int = part) -> Plan:
@@ -199,7 +229,7 @@ class Fitting:
     def _search(self, variant: int) -> Search:
         if variant not in self._searches:
             graph, streams, block = self._graph(variant), self._streams(variant), self.facts.block
-            plan = make_plan(graph, self.facts, choose=in_rooms(self.facts, {}), streams=streams)
+            plan = make_plan(graph, self.facts, choose=Rooms(self.facts, {}), streams=streams)
             staged = {node: sum(v.spec.nbytes(block) for v in node.reads if v in streams) for node in graph.nodes}
             self._searches[variant] = Search(graph, self.facts, plan.kept_bytes, staged)
         return self._searches[variant]
@@ -221,15 +251,27 @@ class Fitting:
             found = self._search(variant).within(aim)
             if found is None:
                 return None
-            plan = self._in_strips(variant, found)
-            if plan.peak_bytes <= limit:
+            plan, peak = self._packed(variant, found, limit)
+            if plan is not None:
                 return found.price, plan
             attempts += 1
-            aim -= plan.arena.nbytes - room
-            if attempts >= ATTEMPTS or plan.peak_bytes == last:
+            aim -= peak - limit
+            if attempts >= ATTEMPTS or peak == last:
                 aim = int(LESS * aim)
-            last = plan.peak_bytes
+            last = peak
         return None
+
+    def _packed(self, variant: int, found: Found, limit: int) -> tuple[Plan | None, int]:
+        """The plan for what a search found if it fits, and its peak; what is known not to fit is not made again."""
+        known = self._peaks.setdefault((variant, found.segments), [])
+        peak = next((peak for bounds, peak in known if same(bounds, found.rooms)), 0)
+        if peak > limit:
+            return None, peak
+        choose = Rooms(self.facts, found.rooms)
+        plan = self._in_strips(variant, found.segments, choose)
+        if not peak:
+            known.append((choose.bounds, plan.peak_bytes))
+        return (plan if plan.peak_bytes <= limit else None), plan.peak_bytes
 
     def _held(self, variant: int) -> int:
         """Bytes of weights that stay on the device when all others are mapped or streamed."""
@@ -237,12 +279,12 @@ class Fitting:
         values = self._graph(variant).persistent.values()
         return settle(values, self.facts, mapped=self.maps(variant), streamed=streamed).nbytes()
 
-    def _in_strips(self, variant: int, found: Found) -> Plan:
+    def _in_strips(self, variant: int, segments: tuple[Segment, ...], choose: Choose) -> Plan:
         return make_plan(
             self._graph(variant),
             self.facts,
-            choose=in_rooms(self.facts, found.rooms),
-            segments=found.segments,
+            choose=choose,
+            segments=segments,
             mapped=self.maps(variant),
             streams=self._streams(variant),
         )
