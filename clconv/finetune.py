@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from .errors import ArgumentError, some_of
-from .io.onnx_head import onnx_with_head
-from .io.onnx_network import OnnxNetwork
-from .nn import FC, Conv
 from .nn.network import Network
 from .packing import Array
-
-# Layers behind the last one with weights that a new number of classes passes through.
-PASSING = ("Softmax", "Dropout", "Flatten", "GlobalAvgPool", "AvgPool", "ReLU", "Add")
 
 
 def frozen(network: Network, patterns: Sequence[str]) -> frozenset[str]:
@@ -46,16 +37,4 @@ def with_head(
     """
     if not isinstance(classes, int) or classes < 1:
         raise ArgumentError(f"replace_head: {classes!r} is no number of classes from 1 on")
-    if isinstance(network, OnnxNetwork):
-        return onnx_with_head(network, arrays, classes, np.random.default_rng(seed))
-    for i in range(len(network.entries) - 1, -1, -1):
-        layer = network.entries[i].layer
-        if isinstance(layer, FC | Conv):
-            changed = replace(layer, units=classes) if isinstance(layer, FC) else replace(layer, filters=classes)
-            entry = replace(network.entries[i], layer=changed)
-            other = replace(network, entries=(*network.entries[:i], entry, *network.entries[i + 1 :]))
-            fresh, name = other.initial(seed), entry.name
-            return other, {n: fresh[n] if n.rpartition(".")[0] == name else arrays[n] for n in fresh}
-        if type(layer).__name__ not in PASSING:
-            break
-    raise ArgumentError("replace_head: the network does not end in FC or Conv, perhaps with a softmax behind it")
+    return network.with_head(arrays, classes, seed)

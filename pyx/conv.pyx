@@ -84,7 +84,7 @@ class Conv2d(Residual):
         if defines["PLANAR"]:
             defines["REACH"] = (window.kernel[1] - 1) * window.dilation[1] + 1
         per_row = ceil_div(extents[3], tiles["WT"])
-        launch_direct(rec, window, ins, outs, extents, per_row, defines, self.activation_args())
+        launch_direct(rec, self, ins, outs, extents, per_row, defines)
 
 
 class ConvTranspose2d(Layer):
@@ -166,7 +166,7 @@ class ConvTranspose2d(Layer):
         else:
             extents = (*ins[0].spec.shape[2:], *self.size)
             per_row, defines = self.window.stride[1] * ceil_div(columns, tiles["WT"]), {**tiles, "TRANSPOSED": 1}
-        launch_direct(rec, self.window, ins, outs, extents, per_row, defines, self.activation_args())
+        launch_direct(rec, self, ins, outs, extents, per_row, defines)
 
 
 class ConvGradW(WeightGradient):

@@ -81,15 +81,16 @@ def tile_price(wt, kb, rows, columns, k_blocks, units):
     return waste * (max(kb * wt, 8) + kb + 0.2 * (kb + wt)) / (kb * wt)
 
 
-def launch_direct(rec, window, ins, outs, extents, per_row, defines, activation):
+def launch_direct(rec, layer, ins, outs, extents, per_row, defines):
     """Records conv_direct.
 
     Args:
-        ins: x or its pieces, w, b and the residual. outs: y and, where it is pooled so, places of maxima.
+        layer: a convolution or its transpose. ins: x or its pieces, w, b and the residual. outs: y and, where it is
+            pooled so, places of maxima.
         extents: (h, w, p, q), rows and columns of x and y as the kernel walks them; of a pooled y as many columns as in
-            front of the pooling. per_row: tiles in a row of y. activation: arguments of the activation.
+            front of the pooling. per_row: tiles in a row of y.
     """
-    (x, w, b), y = ins[:3], outs[0]
+    (x, w, b), y, window = ins[:3], outs[0], layer.window
     k, c_group, r, s = w.spec.shape
     groups = w.spec.groups
     block, group = rec.facts.block, rec.facts.work_group
@@ -98,7 +99,7 @@ def launch_direct(rec, window, ins, outs, extents, per_row, defines, activation)
     args = [
         *piece_args(x, block, defines), w, b, *residual_args(ins[3:]), *output_args(y, block),
         outs[1] if len(outs) > 1 else None, items, c_group * groups, *extents[:2], k, *extents[2:], *window.args(),
-        depth, k // groups, c_group, per_row, *activation,
+        depth, k // groups, c_group, per_row, *layer.activation_args(),
     ]
     # A tap inside the image and one beyond its edge are two loops: items that run together may take both, a single one
     # passes the other by. Planar pixels are copied in a third.

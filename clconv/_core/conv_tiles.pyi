@@ -3,7 +3,7 @@ from typing import Any
 
 from ..device import DeviceFacts
 from ..shapes import TensorSpec
-from .layer import Choice, Cost
+from .layer import Choice, Cost, Layer
 from .recorder import Recorder
 
 def ceil_div(a: int, b: int) -> int: ...
@@ -14,13 +14,12 @@ def register_tiles(facts: DeviceFacts, w: TensorSpec, rows: int, columns: int, e
 def direct_effort(cost: Cost, choice: Choice, facts: DeviceFacts, w: TensorSpec, rows: int, columns: int) -> Cost: ...
 def launch_direct(
     rec: Recorder,
-    window: Any,
+    layer: Layer,
     ins: Sequence[Any],
     outs: Sequence[Any],
     extents: tuple[int, int, int, int],
     per_row: int,
     defines: dict[str, int],
-    activation: Sequence[Any],
 ) -> None: ...
 def gradient_tile(facts: DeviceFacts, w: TensorSpec, planar: bool) -> dict[str, int]: ...
 def rows_at_once(window: Any, x: TensorSpec, dy: TensorSpec, block: int, kb: int) -> int: ...

@@ -15,15 +15,24 @@ from ..files import write_atomically
 from ..planner import format_bytes
 from .display import busy, console, counting_built
 from .networks import find
-from .options import Limits, device_option, json_option, limit_options, trace_option
+from .options import (
+    Limits,
+    batch_option,
+    device_option,
+    json_option,
+    limit_options,
+    network_argument,
+    step_option,
+    trace_option,
+)
 
 NAME_WIDTH = 22
 
 
 @click.command()
-@click.argument("network", metavar="NETWORK")
-@click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
-@click.option("--train", is_flag=True, help="A training step instead of a prediction.")
+@network_argument
+@batch_option
+@step_option
 @limit_options("Budget on the device, such as 64MB; exit code 2 where it does not suffice. Default: CLCONV_MEMORY.")
 @click.option(
     "--seconds",

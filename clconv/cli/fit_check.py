@@ -9,17 +9,16 @@ import click
 from ..fits import fits
 from ..planner import budget_bytes, format_bytes
 from ..terms import Terms
-from ..train.method import PER_PART
 from .display import device_line, stop
 from .networks import find
-from .options import device_option, json_option, means_options, memory_option
+from .options import bn_option, device_option, json_option, means_options, memory_option, network_argument
 
 
 @click.command("fit-check")
-@click.argument("network", metavar="NETWORK")
+@network_argument
 @memory_option("The budget, such as 2GB. Default: CLCONV_MEMORY, else all that the device has.")
 @means_options
-@click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
+@bn_option
 @json_option("The same as JSON; sizes in bytes.")
 @device_option
 def fit_check(

@@ -13,6 +13,7 @@ import click
 from ..errors import ArgumentError
 from ..planner import budget_bytes, parse_bytes
 from ..terms import DEFAULT, SPILLS, STORAGES, Terms
+from ..train.method import PER_PART
 
 
 def _amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -28,6 +29,14 @@ def _json_file(ctx: click.Context, parameter: click.Parameter, value: str | None
     if value is not None and Path(value).suffix.lower() != ".json":
         raise click.BadParameter(f"{value}: a timeline is a .json file; {Path(value).with_suffix('.json')} would fit")
     return value
+
+
+network_argument = click.argument("network", metavar="NETWORK")
+batch_option = click.option(
+    "--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run."
+)
+step_option = click.option("--train", is_flag=True, help="A training step instead of a prediction.")
+bn_option = click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
 
 
 def device_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,10 +22,19 @@ from ..plan import Plan
 from ..planner import NO_LIMIT, format_bytes
 from ..plots import plot_plan
 from ..timeline import trace as trace_of
-from ..train.method import PER_PART
 from .display import device_line
 from .networks import find
-from .options import Limits, device_option, given_size, json_option, limit_options, trace_option
+from .options import (
+    Limits,
+    batch_option,
+    bn_option,
+    device_option,
+    given_size,
+    json_option,
+    limit_options,
+    network_argument,
+    trace_option,
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,10 @@ class How:
 
 
 @click.command()
-@click.argument("network", metavar="NETWORK")
-@click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
+@network_argument
+@batch_option
 @limit_options("Plan for this budget, such as 64MB; exit code 2 where nothing fits. Default: CLCONV_MEMORY.")
-@click.option("--bn", type=click.Choice([PER_PART]), help="Training: as for `clconv train`.")
+@bn_option
 @click.option(
     "--mode",
     default="both",

@@ -18,15 +18,15 @@ from ..device import Device
 from ..tune import Found, Progress, Target, describe, plan_of, search, targets
 from .display import busy, console, device_line
 from .networks import find
-from .options import device_option, json_option
+from .options import batch_option, device_option, json_option, network_argument, step_option
 
 NAME_WIDTH = 44
 
 
 @click.command()
-@click.argument("network", metavar="NETWORK")
-@click.option("--batch", default=1, type=click.IntRange(1), show_default=True, metavar="N", help="Images per run.")
-@click.option("--train", is_flag=True, help="A training step instead of a prediction.")
+@network_argument
+@batch_option
+@step_option
 @click.option(
     "--seconds", default=60.0, type=click.FloatRange(1), show_default=True, metavar="S", help="How long to search."
 )

@@ -10,7 +10,6 @@ import numpy as np
 from ..errors import ArgumentError
 from ..packing import Array
 from .onnx_file import OnnxModel, OnnxNode, onnx_package
-from .onnx_network import OnnxNetwork
 
 PASSING = (
     *("Softmax", "LogSoftmax", "Identity", "Flatten", "Reshape", "Squeeze"),
@@ -19,15 +18,12 @@ PASSING = (
 WITH_WEIGHTS = ("Gemm", "MatMul", "Conv")
 
 
-def onnx_with_head(
-    network: OnnxNetwork, arrays: Mapping[str, Array], classes: int, rng: np.random.Generator
-) -> tuple[OnnxNetwork, dict[str, Array]]:
-    """The network with `classes` outputs, and its public arrays: those of the last layer are drawn anew (He).
+def model_with_head(model: OnnxModel, classes: int, rng: np.random.Generator) -> tuple[OnnxModel, set[str]]:
+    """The model with `classes` outputs, and the names of the arrays of its last layer, which are drawn anew (He).
 
     Raises:
         ArgumentError: the first output is not that of a matrix product or convolution with weights in the file.
     """
-    model = network.model
     node, biases = _last(model)
     weight, per_unit = node.inputs[1], [name for name in (*biases, *node.inputs[2:]) if name in model.arrays]
     if weight not in model.arrays or model.arrays[weight].ndim < 2:
@@ -41,9 +37,7 @@ def onnx_with_head(
         old = model.arrays[name]
         if old.size == units:
             new[name] = np.zeros([classes if n == units else n for n in old.shape], old.dtype)
-    changed = OnnxNetwork(_with_arrays(model, new, units, classes), network.sizes)
-    fresh = changed.initial(0)
-    return changed, {name: fresh[name] if name in new else arrays[name] for name in fresh}
+    return _with_arrays(model, new, units, classes), set(new)
 
 
 def _last(model: OnnxModel) -> tuple[OnnxNode, list[str]]:

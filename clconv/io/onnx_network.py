@@ -17,6 +17,7 @@ from ..packing import Array
 from ..recent import Recent
 from .onnx_convert import Built, Converter
 from .onnx_file import OnnxModel, Port, onnx_package, parse_model
+from .onnx_head import model_with_head
 from .onnx_values import Device, NeedsConstant, Shape
 from .onnx_write import filled_model, updated_model
 
@@ -199,6 +200,13 @@ class OnnxNetwork(Network):
         other = OnnxNetwork(self.model, self.sizes, self.converter)
         other.__dict__["frozen"] = names
         return other
+
+    def with_head(self, arrays: Mapping[str, Array], classes: int, seed: int) -> tuple[OnnxNetwork, dict[str, Array]]:
+        """The network with `classes` outputs; see `Network.with_head`."""
+        model, drawn = model_with_head(self.model, classes, np.random.default_rng(seed))
+        changed = OnnxNetwork(model, self.sizes)
+        fresh = changed.initial(seed)
+        return changed, {name: fresh[name] if name in drawn else arrays[name] for name in fresh}
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Public shapes of all parameters and state, by name."""

@@ -32,6 +32,9 @@ TRANSPARENT = (
     *("Add", "Concat", "BatchNorm", "LRN", "Dropout", "Flatten"),
     *("MaxPool", "AvgPool", "L2Pool", "GlobalAvgPool"),
 )
+# Layers whose outputs may be classes, with the argument that counts them; layers behind them that keep the classes.
+HEADS = {"FC": "units", "Conv": "filters"}
+PASSING = ("Softmax", "Dropout", "Flatten", "GlobalAvgPool", "AvgPool", "ReLU", "Add")
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,25 @@ class Network:
     def with_frozen(self, names: frozenset[str]) -> Network:
         """The same network with other parameters that training leaves as they are."""
         return replace(self, frozen=names)
+
+    def with_head(self, arrays: Mapping[str, Array], classes: int, seed: int) -> tuple[Network, dict[str, Array]]:
+        """The network with `classes` outputs, and its arrays: those of the last layer with weights are drawn anew.
+
+        Raises:
+            ArgumentError: it does not end in a layer whose outputs are classes.
+        """
+        for i in range(len(self.entries) - 1, -1, -1):
+            entry = self.entries[i]
+            kind = type(entry.layer).__name__
+            if kind in HEADS:
+                count: dict[str, Any] = {HEADS[kind]: classes}
+                changed = replace(entry, layer=replace(entry.layer, **count))
+                other = replace(self, entries=(*self.entries[:i], changed, *self.entries[i + 1 :]))
+                fresh = other.initial(seed)
+                return other, {n: fresh[n] if n.rpartition(".")[0] == entry.name else arrays[n] for n in fresh}
+            if kind not in PASSING:
+                break
+        raise ArgumentError("replace_head: the network does not end in FC or Conv, perhaps with a softmax behind it")
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Public shapes of all parameters and state, by name."""
