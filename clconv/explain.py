@@ -1,10 +1,14 @@
-"""Why a plan is as it is: what was chosen for each run of layers, and what that costs beside no limit."""
+"""Why a plan is as it is: what was chosen for each run of layers, and what that costs beside no limit.
+
+A training step is told in stretches: the forward pass, and going back what is done at a time, with what is computed
+again for it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -12,13 +16,23 @@ from typing import Any
 from ._core.half import HalfCopy
 from ._core.layer import Cost
 from ._core.layout import HostCopy, ToBlocks, ToPhases, ToPlain
-from .graph import Value
+from ._core.norm_batch import BatchNormInfer
+from .graph import Node, Value
 from .plan import MAPPED, STREAMED, Plan
 from .planner import format_bytes
 from .planner.prices import PRICES
 from .pricing import step_cost, step_price
 from .tables import table
-from .timeline import served
+from .timeline import gradients, served
+from .train.method import MODELLED, uncached_price
+
+Key = tuple[str, str, int]  # a layer, what is done for it, and the how-manieth node of these
+MOVES = (ToBlocks, ToPhases, ToPlain, HalfCopy, HostCopy)
+FORWARD, BACKWARD, AGAIN = "forward", "backward", "again, backward"
+LEGEND = (
+    "live: the most bytes alive at a time, weights left out. moved: bytes read and written, all steps together.",
+    "time: modelled, as a ratio to that of the same layers without a limit.",
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Part:
     """A run of layers that a plan treats alike.
 
     Attributes:
-        first, last: layers. how: "whole", or its strips, or tiles (rows x columns). weights: where they are read.
+        first, last: layers, in the order of the network. how: "whole", or its strips, or tiles (rows x columns); in
+            training "forward", "backward", "again, backward". weights: where they are read.
         algorithms: of convolutions.
         live_bytes: the most alive in the arena. flops, traffic_bytes, steps: of one run.
         ratio: modelled time over that of the same layers in the other plan; None where that has none of them.
@@ -42,6 +57,11 @@ class Part:
     traffic_bytes: int
     steps: int
     ratio: float | None
+
+    @property
+    def span(self) -> str:
+        """Its layers, for people."""
+        return self.first if self.first == self.last else f"{self.first} .. {self.last}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +107,7 @@ class Explanation:
         ]
         cells = [
             (
-                f"{part.first} .. {part.last}" if len(self.parts) > 1 else "all",
+                part.span if len(self.parts) > 1 else "all",
                 part.how,
                 part.weights,
                 part.algorithms,
@@ -99,9 +119,10 @@ class Explanation:
             )
             for part in self.parts
         ]
-        header = ("layers", "how", "weights", "convolutions", "live MiB", "GFLOP", "moved MiB", "steps", "time")
+        header = ("layers", "how", "weights MiB", "convolutions", "live MiB", "GFLOP", "moved MiB", "steps", "time")
         lines = table(header, cells, right=(4, 5, 6, 7, 8), flexible=(0, 3))
-        return "\n".join([*totals, *(f"  {line}" for line in self.told), *lines])
+        told = [f"  {line}" for line in self.told if not line.startswith(MODELLED)]
+        return "\n".join([*totals, *told, "", *lines, "", *LEGEND])
 
 
 def step_seconds(plan: Plan) -> list[float]:
@@ -113,8 +134,15 @@ def _costs(plan: Plan) -> list[Cost]:
     return [step_cost(plan, step) for step in plan.schedule.steps]
 
 
-def _prices(plan: Plan) -> list[float]:
-    return [step_price(plan, step) for step in plan.schedule.steps]
+def _prices(plan: Plan, runs: float = 1.0) -> list[float]:
+    """Modelled time of each step; of one of several parts of a batch with what passes over all weights take."""
+    found = [step_price(plan, step) for step in plan.schedule.steps]
+    if runs > 1:
+        for place, step in enumerate(plan.schedule.steps):
+            weights = [value for value in step.node.reads if value.role == "param"] if step.layer.updates else []
+            nbytes = sum(value.spec.nbytes(plan.facts.block) for value in weights)
+            found[place] += (1 - 1 / runs) * uncached_price(plan, nbytes)
+    return found
 
 
 def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None = None) -> Explanation:
@@ -123,16 +151,16 @@ def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None =
     Args:
         batch: images that the plan without a limit takes at once, where this one takes fewer.
     """
-    costs, others = _costs(plan), _costs(unlimited)
-    prices, other_prices = _prices(plan), _prices(unlimited)
     images = plan.graph.inputs["x"].spec.shape[0] if "x" in plan.graph.inputs else 1
     runs = 1.0 if batch is None else batch / images
-    known: defaultdict[tuple[str, int], float] = defaultdict(float)
+    costs, others = _costs(plan), _costs(unlimited)
+    prices, other_prices = _prices(plan, runs if mode == "train" else 1.0), _prices(unlimited)
+    known: defaultdict[Key, float] = defaultdict(float)
     for key, amount in zip(_keys(unlimited), other_prices, strict=True):
         known[key] += amount
     keys = list(_keys(plan))
     parts = []
-    for first, stop, how in _runs(plan):
+    for first, stop, how in _runs(plan) if mode == "test" else _stretches(plan, keys, known):
         other = sum(known[key] for key in set(keys[first:stop]))
         ratio = runs * sum(prices[first:stop]) / other if other else None
         parts.append(_part(plan, first, stop, how, costs[first:stop], ratio))
@@ -144,15 +172,38 @@ def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None =
     )  # fmt: skip
 
 
-def _keys(plan: Plan) -> Iterator[tuple[str, int]]:
-    """For each step its layer's name, and which node of that name it serves: the same in plans of one network."""
-    numbers: dict[object, tuple[str, int]] = {}
-    seen: Counter[str] = Counter()
+def _keys(plan: Plan) -> list[Key]:
+    """For each step what it serves: the same in plans of one network."""
+    numbers: dict[Node, Key] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    back, what = gradients(plan.graph), FORWARD
     for node in plan.graph.nodes:
-        numbers[node] = (node.name, seen[node.name])
-        seen[node.name] += 1
-    for step in plan.schedule.steps:
-        yield numbers[step.node]
+        if back:  # what is computed between gradients and reads none of them has been computed before
+            begun = what != FORWARD or not back.isdisjoint(node.outputs)
+            fresh = back.isdisjoint((*node.outputs, *node.reads)) and any(not v.persistent for v in node.reads)
+            what = FORWARD if not begun else AGAIN if fresh and not isinstance(node.layer, MOVES) else BACKWARD
+        numbers[node] = (node.name, what, seen[node.name, what])
+        seen[node.name, what] += 1
+    return [numbers[step.node] for step in plan.schedule.steps]
+
+
+def _stretches(plan: Plan, keys: Sequence[Key], known: Mapping[Key, float]) -> list[tuple[int, int, str]]:
+    """Steps first..stop - 1 of the forward pass of a training step, and of each part of the way back.
+
+    A part begins where something is computed again that the other plan, whose keys are `known`, does not.
+    """
+    starts = [(0, FORWARD)]
+    at = 0
+    for what, group in groupby(zip(keys, plan.schedule.steps, strict=True), key=lambda pair: pair[0][1]):
+        own = list(group)
+        # Batch normalisation is computed again in any case.
+        if what == AGAIN and any(key not in known and not isinstance(s.layer, BatchNormInfer) for key, s in own):
+            starts.append((at, AGAIN))
+        elif what != FORWARD and starts[-1][1] == FORWARD:
+            starts.append((at, BACKWARD))
+        at += len(own)
+    stops = [start for start, _ in starts[1:]] + [len(keys)]
+    return [(start, stop, how) for (start, how), stop in zip(starts, stops, strict=True)]
 
 
 def _runs(plan: Plan) -> list[tuple[int, int, str]]:
@@ -171,10 +222,11 @@ def _runs(plan: Plan) -> list[tuple[int, int, str]]:
 
 def _part(plan: Plan, first: int, stop: int, how: str, costs: Sequence[Cost], ratio: float | None) -> Part:
     nodes = plan.graph.nodes
-    order = {node: i for i, node in enumerate(nodes)}
-    own = sorted(set(served(plan)[first:stop]), key=order.__getitem__)
-    moves = (ToBlocks, ToPhases, ToPlain, HalfCopy, HostCopy)
-    named = [node for node in own if not isinstance(node.layer, moves)] or own
+    own = list(dict.fromkeys(served(plan)[first:stop]))
+    place: dict[str, int] = {}
+    for node in nodes:
+        place.setdefault(node.name, len(place))
+    named = sorted([n for n in own if not isinstance(n.layer, MOVES)] or own, key=lambda node: place[node.name])
     return Part(
         named[0].name,
         named[-1].name,
@@ -195,7 +247,7 @@ def _weights(plan: Plan, values: set[Value]) -> str:
         if value.role in ("param", "state"):
             tag = plan.residence.places[value.name][0]
             amounts[tag if tag in (MAPPED, STREAMED) else "resident"] += value.spec.nbytes(plan.facts.block)
-    return ", ".join(f"{where} {nbytes / 2**20:.1f} MiB" for where, nbytes in sorted(amounts.items()))
+    return ", ".join(f"{where} {nbytes / 2**20:.1f}" for where, nbytes in sorted(amounts.items()))
 
 
 def _algorithms(names: Sequence[str]) -> str:

@@ -306,7 +306,7 @@ class Fitting:
         known = {plan.peak_bytes: f"{format_bytes(plan.peak_bytes)} {why}" for plan, why in larger if plan}
         message = (
             f"{who}: at least {smallest.peak_bytes} bytes ({format_bytes(smallest.peak_bytes)}) are needed{extra}"
-            f"{hint}, more than the {limit} of {whose}"
+            f"{hint}, more than the {limit} bytes of {whose}"
             + "".join(f"{', ' if i else '; '}{told}" for i, told in enumerate(known.values()))
             + ". Nothing was allocated."
         )

@@ -28,8 +28,24 @@ def table(
         widths[max(flexible, key=lambda i: widths[i])] -= 1
 
     def line(cells: Sequence[str]) -> str:
-        cut = [c if len(c) <= w else c[: w - 1] + "…" for c, w in zip(cells, widths, strict=True)]
+        cut = [_cut(c, w) for c, w in zip(cells, widths, strict=True)]
         padded = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
         return (" " * gap).join(padded).rstrip()
 
     return [line(header), "-" * (sum(widths) + gap * (len(widths) - 1)), *(line(row) for row in rows)]
+
+
+def _cut(cell: str, width: int) -> str:
+    """A cell in so many columns; of "first .. last" both keep their ends, by which layers' names differ."""
+    if len(cell) <= width:
+        return cell
+    first, between, last = cell.partition(" .. ")
+    room = width - len(between)
+    if not last or room < 4:
+        return cell[: width - 1] + "…"
+    left = min(len(first), max(room // 2, room - len(last)))
+    return _end(first, left) + between + _end(last, room - left)
+
+
+def _end(name: str, width: int) -> str:
+    return name if len(name) <= width else "…" + name[len(name) - width + 1 :]

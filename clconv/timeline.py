@@ -60,7 +60,7 @@ def timeline(plan: Plan) -> Timeline:
     for tag, sizes in plan.residence.slab_bytes.items():
         if tag not in (MAPPED, STREAMED):
             found[PERSISTENT.get(tag, tag)] = [sum(sizes)] * len(steps)
-    back = _gradients(plan.graph)
+    back = gradients(plan.graph)
     first: dict[Value, int] = {}
     for number, step in enumerate(steps):
         for view in step.outputs:
@@ -105,7 +105,7 @@ def _kind(value: Value, back: set[Value]) -> str:
     return GRADIENTS if value in back else ACTIVATIONS
 
 
-def _gradients(graph: Graph) -> set[Value]:
+def gradients(graph: Graph) -> set[Value]:
     """What is computed from the gradient of the loss."""
     loss = graph.outputs.get("loss")
     found: set[Value] = set()

@@ -107,9 +107,9 @@ def test_the_announced_minimum_is_true(place, name, exact):
 
 def test_a_refusal_names_the_price_and_what_would_do(device):
     message = (
-        r"at least \d+ bytes \(.* MiB\) are needed \(about \d+\.\d x the time of the fastest run, weights read "
-        r"\d+\.\d times, \+\d+ % operations\)(, \d+ with \w+=.\w+.)*, more than the 64 of the budget; "
-        r".* MiB without extra work, .* MiB for the fastest run. Nothing was allocated."
+        r"at least \d+ bytes \(.* [KM]iB\) are needed \(about \d+\.\d x the time of the fastest run, weights read "
+        r"\d+\.\d times, \+\d+ % operations\)(, \d+ with \w+=.\w+.)*, more than the 64 bytes of the budget; "
+        r".* [KM]iB without extra work, .* [KM]iB for the fastest run. Nothing was allocated."
     )
     with pytest.raises(BudgetError, match=message):
         cc.Net(residual().network, device=device).plan(memory=64)

@@ -349,18 +349,31 @@ class TestMistakes:
 
     def test_budget(self, net):
         x, y = data()
-        with pytest.raises(errors.BudgetError, match="more than the 64 of the budget") as refusal:
+        with pytest.raises(errors.BudgetError, match="more than the 64 bytes of the budget") as refusal:
             net.predict(x, memory=64)
         needed = refusal.value.needed_bytes
-        with pytest.raises(errors.BudgetError, match=rf"at least {needed} bytes .* the {needed - 1} of the budget"):
+        with pytest.raises(errors.BudgetError, match=rf"at least {needed} bytes .* {needed - 1} bytes of the budget"):
             net.predict(x, memory=needed - 1)
         assert net._test is None or net._test._session is None
         assert net.predict(x, memory=needed).shape == (64, 4)
         with pytest.raises(errors.BudgetError, match="Nothing was allocated"):
             net.fit(x, y, memory="10KB", verbose=False)
-        assert planner.parse_bytes("9" * 400) == int("9" * 400) and planner.parse_bytes("1.1KB") == 1100
         with pytest.raises(errors.ArgumentError, match="'64 parsecs' is no amount"):
             net.predict(x, memory="64 parsecs")
+
+    def test_amounts(self):
+        amounts = {
+            "9" * 400: int("9" * 400), "1.1KB": 1100, "64MB": 64_000_000, "64MiB": 1 << 26, "64 mb": 64_000_000,
+            "64": 64, 64e3: 64000, 1e16: 10**16, np.float32(64.5): 64, np.int64(7): 7, None: None,
+        }  # fmt: skip
+        assert {written: planner.parse_bytes(written) for written in amounts} == amounts
+        for wrong in ("1e400GB", "-1", "64 M", "", "inf", -1, float("nan"), float("inf"), True, b"64MB", [64]):
+            with pytest.raises(errors.ArgumentError, match="is no amount; 64MB, 64MiB, 1.2GB or a number of bytes"):
+                planner.parse_bytes(wrong)
+        for nothing in ("0", 0, 0.5, "0.1B"):
+            with pytest.raises(errors.ArgumentError, match="is no amount; at least one byte is needed"):
+                planner.parse_bytes(nothing)
+        assert [planner.format_bytes(n) for n in (9999, 10304, 1 << 20)] == ["9999 B", "10.1 KiB", "1.00 MiB"]
 
     def test_budget_of_the_environment(self, net, monkeypatch):
         monkeypatch.setenv("CLCONV_MEMORY", "-1")

@@ -11,6 +11,7 @@ from clconv.errors import ArgumentError
 from clconv.explain import explain, step_seconds
 from clconv.plots import plot_plan
 from clconv.pricing import step_cost
+from clconv.tables import table
 from clconv.timeline import timeline, trace
 
 PATTERN = "INPUT 64x64x3 -> [[CONV 3x3x32 -> RELU]*2 -> POOL]*2 -> FC 10"
@@ -70,6 +71,30 @@ def test_an_explanation_of_parts_of_a_batch(net):
     assert told.told == plan.told != ()
     images = plan.graph.inputs["x"].spec.shape[0]
     assert told.runs == 32 / images and told.flops >= told.unlimited_flops
+
+
+def test_a_training_step_is_told_in_stretches():
+    with cc.Net("INPUT 32x32x3 -> [CONV 3x3x16 -> BN -> RELU]*6 -> FC 10") as net:
+        unlimited = net.plan(16, "train")
+        whole = explain(unlimited, unlimited, "train", 16)
+        plan = net.plan(16, "train", memory=int(0.7 * unlimited.peak_bytes))
+        told = explain(plan, unlimited, "train", 16)
+    assert (whole.parts[0].span, whole.parts[0].how) == ("conv1 .. fc1", "forward")
+    assert [part.how for part in whole.parts] == ["forward", "backward"]
+    assert [part.ratio for part in whole.parts] == pytest.approx([1, 1])
+    assert [part.how for part in told.parts][:2] == ["forward", "backward"]
+    assert {part.how for part in told.parts[2:]} == {"again, backward"}
+    assert all(part.ratio > 1.1 for part in told.parts[2:]) and told.parts[0].ratio == pytest.approx(1, rel=0.1)
+    assert sum(part.steps for part in told.parts) == len(plan.schedule.steps) > len(unlimited.schedule.steps)
+    text = str(told)
+    assert text.count("modelled time") == 1 and "is computed again, in" in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_spans_of_long_names_keep_both_ends():
+    rows = [("features.3.conv.0.0 .. features.12.conv.2", "x" * 90)]
+    line = table(("layers", "how"), rows, right=(), flexible=(0,))[-1]
+    assert len(line) == 110 and line.startswith("…nv.0.0 .. ….conv.2 x")
 
 
 def test_traces_count_what_is_alive(net):

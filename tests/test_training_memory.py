@@ -286,7 +286,7 @@ def test_every_budget_from_the_least_on_is_kept(one, optimizer):
         Trainer(network, one, "softmax", optimizer).plan_within(batches, 1000)
     pattern = (
         r"^fit: training on batches of 12 does not fit 1000 bytes \(1000 B\), the budget; at least (\d+) "
-        r"\([\d.]+ MiB\) are needed: direct .*\. Nothing was allocated\.$"
+        r"\([\d.]+ [KM]iB\) are needed: direct .*\. Nothing was allocated\.$"
     )
     least = int(re.search(pattern, str(refused.value))[1])
     assert least < 0.6 * most

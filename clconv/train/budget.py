@@ -8,9 +8,8 @@ from itertools import product
 
 from ..errors import OutOfMemoryError, ShapeError
 from ..plan import Plan
-from ..planner.prices import PRICES
 from ..planner.recompute import Search
-from .method import Method, StepPlans, normalises, together_bytes
+from .method import UNCACHED, Method, StepPlans, normalises, passes_price, together_bytes, uncached_price
 from .recompute import chain, modelled_cost
 
 SCRATCH = (None, 8 << 20, 0)  # for Winograd's method, as `Method.scratch`
@@ -18,8 +17,6 @@ SCRATCH = (None, 8 << 20, 0)  # for Winograd's method, as `Method.scratch`
 LEVELS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 LEAST = LEVELS[:2]  # of these, what takes least is found; packing decides which of them
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-PASSES = 6  # over all weights that each part of a batch makes: read twice; weights and velocity read and written
-UNCACHED = 2.0  # times the model's time: weights are in no cache
 MOST_TRIES = 24  # plans that are made for one answer, before the least is taken
 TRUST = 0.9  # a method is not tried where its modelled bytes times this pass the limit
 Level = tuple[float, tuple[int, ...], int]  # modelled cost, cuts, bytes of the arena
@@ -75,21 +72,18 @@ class Fitting:
 
     def least(self) -> list[tuple[int, Method]]:
         """The methods that take least, with their bytes, ascending: what does not fit the first is refused."""
-        found = []
+        methods = [Method(test_images=1)]  # where direct convolutions take more, and computing again saves nothing
         sizes = {self.batch} if self.whole else {self.batch, 1, 2}
         for images, halved in product(sizes, self.storages):
-            for _, cuts, _ in self._levels(images, LEAST, halved):
-                method = Method(images, cuts, halved, 0, 1)
-                nbytes = self._bytes(method)
-                if nbytes is not None:
-                    found.append((nbytes, method))
+            methods += [Method(images, cuts, halved, 0, 1) for _, cuts, _ in self._levels(images, LEAST, halved)]
+        found = [(nbytes, method) for method in methods if (nbytes := self._bytes(method)) is not None]
         return sorted(found, key=lambda item: item[0])
 
     def cost(self, method: Method) -> float:
         """Modelled operations of a step on the largest batch."""
         summed = self.plans.summed(method, self.batches)
         plans = [self.plans.train(method, images, self.batch, summed) for images in method.parts(self.batch)]
-        return sum(map(_cost, plans)) + (len(plans) - 1) * (UNCACHED - 1) * _passes(plans[0])
+        return sum(map(_cost, plans)) + (len(plans) - 1) * uncached_price(plans[0], plans[0].weight_bytes)
 
     def fastest_cost(self) -> float:
         """Modelled operations of the fastest step, of as large a part as the device allows for each batch."""
@@ -149,7 +143,7 @@ class Fitting:
             plan = self.plans.train(Method(halved=halved, scratch=scratch), model, self.batch, model < self.batch)
             fixed, most = plan.residence.nbytes(), self.batch / model
             for images in sizes:
-                parts = (-(-self.batch // images) - 1) * UNCACHED * _passes(plan)
+                parts = (-(-self.batch // images) - 1) * UNCACHED * passes_price(plan, plan.weight_bytes)
                 for extra, cuts, arena in levels if images <= model else []:
                     cost = (_cost(plan) + extra) * most + parts
                     yield Candidate(Method(images, cuts, halved, scratch), cost, fixed + arena * images / model)
@@ -157,7 +151,3 @@ class Fitting:
 
 def _cost(plan: Plan) -> float:
     return sum(modelled_cost(plan, node) for node in plan.graph.nodes)
-
-
-def _passes(plan: Plan) -> float:
-    return PASSES * PRICES[plan.facts.kernels].byte * plan.weight_bytes

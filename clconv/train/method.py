@@ -12,11 +12,15 @@ from ..graph import Graph
 from ..nn.network import Network
 from ..plan import Plan, make_plan
 from ..planner import ALIGN, format_bytes
+from ..planner.prices import PRICES
 from ..recent import Recent
 from .optimizers import Optimizer
 from .step import evaluation_graph, training_graph
 
 MOST_PLANS = 32  # that are kept, a few megabytes each; a search for a budget makes up to 20
+PASSES = 6  # over all weights that each part of a batch makes: read twice; weights and velocity read and written
+UNCACHED = 2.0  # times the model's time: weights are in no cache
+MODELLED = "modelled time"  # how the line begins that tells what a method costs
 PER_PART = "per_micro_batch"  # what users write to let batch normalisation take the statistics of each part
 
 
@@ -139,6 +143,16 @@ def together_bytes(plans: list[Plan]) -> int:
         slabs += [0] * (len(sizes) - len(slabs))
         slabs = [max(a, b) for a, b in zip(slabs, sizes + [0] * (len(slabs) - len(sizes)), strict=True)]
     return persistent + sum(slabs)
+
+
+def passes_price(plan: Plan, nbytes: int) -> float:
+    """Modelled time, in operations, of the passes over so many bytes of weights that a step makes."""
+    return PASSES * PRICES[plan.facts.kernels].byte * nbytes
+
+
+def uncached_price(plan: Plan, nbytes: int) -> float:
+    """What these passes take besides in each part of a batch but the first."""
+    return (UNCACHED - 1) * passes_price(plan, nbytes)
 
 
 def normalises(network: Network, batch: int) -> bool:

@@ -17,7 +17,7 @@ from ..planner import format_bytes
 from ..program import Progress
 from ..terms import STORAGES, Terms
 from .budget import Fitting
-from .method import PER_PART, Method, StepPlans, together_bytes
+from .method import MODELLED, PER_PART, Method, StepPlans, together_bytes
 from .optimizers import Optimizer
 
 
@@ -122,7 +122,7 @@ class Trainer:
         plans = self._plans.all(method, batches)
         told = method.told(fitting.batch)
         if told:
-            told = (*told, f"modelled time {fitting.cost(method) / fitting.fastest_cost():.2f} x that of the fastest")
+            told = (*told, f"{MODELLED} {fitting.cost(method) / fitting.fastest_cost():.2f} x that of the fastest")
         for plan in plans:
             plan.told = told
         return plans
@@ -138,7 +138,8 @@ class Trainer:
         )
         if found:
             nbytes, method = found[0]
-            text += f"at least {nbytes} ({format_bytes(nbytes)}) are needed: {'; '.join(method.told(fitting.batch))}. "
+            how = "; ".join(method.told(fitting.batch)) or "as without a budget"
+            text += f"at least {nbytes} ({format_bytes(nbytes)}) are needed: {how}. "
         else:
             text += f"{fitting.obstacle}. "
         others = {}
