@@ -11,6 +11,7 @@ from .._core.layer import Cost
 from .._core.layout import CopyColumns
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Value
+from ..recent import Recent
 from .prices import Offer, fitting_offer, offers, price_of
 from .steps import with_rows
 from .strips import Chain, Needed, Segment, can_strip
@@ -26,6 +27,7 @@ HEIGHTS = 3  # of strips are priced, the tallest that fit: lower ones leave more
 # those that hardly need less end it.
 BANDS, MOST_CUT, NARROWER = (2, 3, 4, 6, 8, 12, 16, 24, 32), 8, 0.97
 MOST_STEPS = 12_000  # of a segment in bands, about: launches take host memory
+MOST_CHAINS = 8  # that are kept: each takes tens of kilobytes of the host, and is asked about for a while only
 SQUEEZED = 1.05  # a layer that takes so much longer for lack of workspace may run in strips for it
 
 
@@ -85,7 +87,7 @@ class Search:
         self._spans = _spans(graph)
         self._crossings: dict[int, list[int]] = {}
         self._frames: dict[Segment, _Frame] = {}
-        self._chains: dict[tuple[int, int, int], Chain] = {}
+        self._chains: Recent[tuple[int, int, int], Chain] = Recent(MOST_CHAINS)
         self._needed: Needed = {}
         self._refused: dict[tuple[bool, bool], int] = {}  # what was too little
         self._rows: dict[object, list[tuple[int, bool]]] = {}
@@ -293,18 +295,18 @@ class Search:
     def _chain(self, segment: Segment) -> tuple[Chain, int]:
         """The nodes of a segment, or of the band in its middle, and how many strips it has."""
         span = (segment.start, segment.stop, segment.columns)
-        if span not in self._chains:
-            nodes = self.graph.nodes[segment.start : segment.stop]
-            made = (node.outputs[0] for node in nodes)
-            inner = {value for value in made if not value.hosted and self._spans[value][1] < segment.stop}
-            if segment.columns:
-                every = bands(nodes[-1].outputs[0].spec.shape[3], segment.columns)
-                band = make_band(nodes, inner, every[len(every) // 2])
-                self._chains[span] = Chain(band.nodes, set(band.inner), self._needed, band.owners)
-            else:
-                self._chains[span] = Chain(nodes, inner, self._needed)
-        chain = self._chains[span]
+        chain = self._chains.get(span, lambda: self._make_chain(*span))
         return chain, -(-int(chain.nodes[-1].outputs[0].spec.shape[2]) // segment.rows)
+
+    def _make_chain(self, start: int, stop: int, columns: int) -> Chain:
+        nodes = self.graph.nodes[start:stop]
+        made = (node.outputs[0] for node in nodes)
+        inner = {value for value in made if not value.hosted and self._spans[value][1] < stop}
+        if not columns:
+            return Chain(nodes, inner, self._needed)
+        every = bands(nodes[-1].outputs[0].spec.shape[3], columns)
+        band = make_band(nodes, inner, every[len(every) // 2])
+        return Chain(band.nodes, set(band.inner), self._needed, band.owners)
 
     def _price(self, segment: Segment, limit: int) -> float:
         """The modelled price of a segment: each node computes as many rows at a time as its share of a strip has."""
