@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from .errors import ArgumentError, some_of
 from .nn.network import Network
 from .packing import Array
@@ -35,6 +37,6 @@ def with_head(
         ArgumentError: the network does not end in a fully-connected layer or a convolution, or `classes` is less
             than 1.
     """
-    if not isinstance(classes, int) or classes < 1:
+    if not isinstance(classes, (int, np.integer)) or isinstance(classes, bool) or classes < 1:
         raise ArgumentError(f"replace_head: {classes!r} is no number of classes from 1 on")
-    return network.with_head(arrays, classes, seed)
+    return network.with_head(arrays, int(classes), seed)

@@ -102,5 +102,8 @@ def replacements(network: Network, arrays: Mapping[str, Array]) -> dict[str, Arr
             raise ArgumentError(f"set_weights: {name} has shape {shapes[name]}, not {np.shape(array)}")
         if np.asarray(array).dtype.kind not in "fiub":
             raise ArgumentError(f"set_weights: {name} holds {np.asarray(array).dtype}, not numbers")
-        found[name] = np.array(array, np.float32)
+        with np.errstate(over="ignore"):
+            found[name] = np.array(array, np.float32)
+        if np.isinf(found[name]).any() and not np.isinf(array).any():
+            raise ArgumentError(f"set_weights: {name} holds numbers beyond {np.finfo(np.float32).max:.3g}, float32's")
     return found

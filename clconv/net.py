@@ -14,7 +14,7 @@ from . import finetune, plots, report
 from .data import Augmentation, Dataset, Loader, Normalization, check_seed
 from .device import Device, choose
 from .engine import Session, Usage
-from .errors import ArgumentError, StateError
+from .errors import ArgumentError, ModelFileError, StateError
 from .inference import OUTPUT, Inference, evaluate_batches, run_batches
 from .inputs import images, labelled, network_of, replacements
 from .io.model_file import ModelFile, check_arrays, check_ending, read_arrays, read_model, write_arrays, write_model
@@ -511,7 +511,10 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
     else:
         model = read_model(path)
         net, metadata = Net(model.network, device=device, weights=model.arrays), model.metadata
-    net.metadata = {key: value for key, value in metadata.items() if key != "normalization"}
-    if "normalization" in metadata:
-        net.normalization = Normalization(**metadata["normalization"])
+    net.metadata = dict(metadata)
+    if isinstance(metadata.get("normalization"), Mapping):  # of another program's it may be a word
+        try:
+            net.normalization = Normalization(**net.metadata.pop("normalization"))
+        except (TypeError, ArgumentError) as error:
+            raise ModelFileError(f"{path}: damaged: its normalization is none: {error}") from error
     return net

@@ -60,7 +60,10 @@ def test_refusals():
     net = cc.Net(PATTERN)
     with pytest.raises(errors.ArgumentError, match="'conv9' means no parameter"):
         net.freeze("conv9")
-    with pytest.raises(errors.ArgumentError, match="0 is no number of classes"):
-        net.replace_head(0)
+    for classes in (0, True, 2.0):
+        with pytest.raises(errors.ArgumentError, match=rf"{classes} is no number of classes"):
+            net.replace_head(classes)
+    net.replace_head(np.int64(3))
+    assert net.network.output_shape == (3, 1, 1)
     with pytest.raises(errors.ArgumentError, match="does not end in FC or Conv"):
         cc.Net("INPUT 8x8x1 -> CONV 3x3x8 -> BN").replace_head(3)

@@ -385,6 +385,8 @@ class TestMistakes:
             net.set_weights({"conv9.weight": np.zeros(1)})
         with pytest.raises(errors.ArgumentError, match=r"fc1.bias has shape \(4,\), not \(5,\)"):
             net.set_weights({"fc1.bias": np.zeros(5)})
+        with pytest.raises(errors.ArgumentError, match=r"fc1.bias holds numbers beyond 3.4e\+38, float32's"):
+            net.set_weights({"fc1.bias": np.full(4, 1e300)})
         np.savez(tmp_path / "w.npz", other=np.zeros(3))
         with pytest.raises(
             errors.ModelFileError, match=r"missing conv1.bias \(8,\), .*not in the network other \(3,\)"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ClconvError, DataError
+from ..files import ARCHIVE_ERRORS
 from .cifar import Cifar10Dataset, training_files
 from .dataset import ArrayDataset, Dataset
 from .folder import ImageFolder, class_folders, image_files, split_folders
@@ -93,14 +93,14 @@ def _open_npz(path: Path) -> tuple[Dataset, Dataset | None]:
             if not set(keys) <= names:
                 found = ", ".join(sorted(names)) or "nothing"
                 raise DataError(f"{path}: looked for x and y, or x_train and y_train; found {found}")
-            classes = [str(name) for name in file["classes"]] if "classes" in names else None
+            classes = list(map(str, np.atleast_1d(file["classes"]))) if "classes" in names else None
             train = ArrayDataset(file[keys[0]], file[keys[1]], classes=classes, name=str(path))
             if not {"x_test", "y_test"} <= names:
                 return train, None
             return train, ArrayDataset(file["x_test"], file["y_test"], classes=classes, name=f"{path} (test)")
     except ClconvError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except ARCHIVE_ERRORS as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 

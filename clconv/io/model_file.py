@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import ModelFileError
-from ..files import replacing
+from ..files import ARCHIVE_ERRORS, replacing
 from ..nn.network import Network
 from ..packing import Array
 from .mapped import array_in, map_file
@@ -120,7 +120,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except ARCHIVE_ERRORS as error:
             raise ModelFileError(f"{path}: not a readable NumPy archive: {error}") from error
     tensors, _ = _read_tensors(path)
     return {name: array for name, array in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}
@@ -201,10 +201,21 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     return ModelFile(
         network,
         arrays,
-        json.loads(texts.get(METADATA, "{}")),
-        json.loads(texts.get(TRAINING, "{}")),
+        _object(texts, METADATA, where),
+        _object(texts, TRAINING, where),
         optimizer,
     )
+
+
+def _object(texts: Mapping[str, str], key: str, where: str) -> dict[str, Any]:
+    """What the text under a key says, an object in JSON; nothing where there is none."""
+    try:
+        found = json.loads(texts.get(key, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{where}: damaged: {key} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelFileError(f"{where}: damaged: {key} is not an object in JSON but {type(found).__name__}")
+    return found
 
 
 def check_arrays(network: Network, arrays: Mapping[str, Array], where: str) -> None:

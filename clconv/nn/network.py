@@ -314,7 +314,7 @@ class Network:
                 network = cls(_image_shape(described["input_shape"]), tuple(map(_entry, described["layers"])))
                 network._check_names()
                 network.graph(1, train=False)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise ModelFileError(f"{where}: not a network description: {error}") from error
         if newer:
             found = described["format"]
