@@ -284,12 +284,13 @@ def _replay(
     def feed() -> None:
         # A run may overwrite its inputs.
         for name, array in feeds.items():
-            executable.inputs[name].write(array, f"input {name}")
+            executable.feed(name, array)
 
     try:
         queue = cl.CommandQueue(device.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
     except cl.Error as error:
         raise OpenCLError(error.code, f"device {device.key}: a queue with profiling") from error
+    executable.lend_outputs()
     runs: list[float] = []
     times: list[list[tuple[str, float, float]]] = []
     started = time.perf_counter()
@@ -301,4 +302,5 @@ def _replay(
         runs.append(time.perf_counter() - before)
         feed()
         times.append(apart.profile(queue))
+    recording.give_back()
     return runs, times

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from . import planner
+from ._core.copies import Lent
 from ._core.executor import Recording
 from ._core.memory import Allocator, Slab, Tensor
 from ._core.recorder import HostTensor, Recorder
@@ -163,21 +165,14 @@ class Session:
         with self._lock:
             executable = self.prepare(plan)
             for name, value in plan.graph.inputs.items():
-                executable.inputs[name].write(checked(feeds, name, value), f"input {name}")
+                executable.feed(name, checked(feeds, name, value))
+            lent = executable.lend_outputs()
             started = clock()
             executable.run()
             wanted = plan.graph.outputs if fetch is None else fetch
-            results = {}
-            for name in wanted:
-                tensor, shape = executable.outputs[name]
-                stored = np.empty(shape, tensor.spec.dtype)
-                tensor.read(stored, f"output {name}")
-                results[name] = unpack(stored, tensor.spec, plan.facts.block)
+            results = {name: lent[name] if name in lent else executable.fetch(name) for name in wanted}
             executable.ran(clock() - started if results else None)
-            assert self.allocator.live_bytes == self.planned_bytes, (
-                self.allocator.by_tag,
-                self.planned_bytes,
-            )
+            assert self.allocator.live_bytes == self.planned_bytes, (self.allocator.by_tag, self.planned_bytes)
             return results
 
     def _count(self) -> None:
@@ -219,8 +214,8 @@ class Session:
         return _Executable(
             plan,
             recorder.finish(self.device, programs),
-            {name: tensors[value] for name, value in plan.graph.inputs.items()},
-            {n: (tensors[v], v.spec.storage_shape(plan.facts.block)) for n, v in plan.graph.outputs.items()},
+            {name: tensors[value] for name, value in plan.graph.inputs.items() if not value.lent},
+            {name: tensors[value] for name, value in plan.graph.outputs.items() if not value.lent},
             nodes,
             joining,
             progress,
@@ -247,7 +242,7 @@ class Session:
         held = [slab.nbytes for slab in self._arena]
         if len(wanted) <= len(held) and all(w <= h for w, h in zip(wanted, held, strict=False)):
             return
-        sizes = [max(pair) for pair in _zip_longest(wanted, held)]
+        sizes = [max(pair) for pair in zip_longest(wanted, held, fillvalue=0)]
         budget = self.allocator.budget
         total = self.allocator.live_bytes - sum(held) + sum(sizes)
         if budget is not None and total > budget:
@@ -283,8 +278,9 @@ class Session:
         return _part(self.tensor(self._values[value.name]), view, block)
 
     def _hosted(self, plan: Plan) -> dict[Value, HostTensor]:
-        """Where activations wait in host memory."""
-        return {
+        """Where activations wait in host memory, and what stays in the caller's arrays."""
+        ends = {**plan.graph.inputs, **plan.graph.outputs}
+        return {value: HostTensor(Lent(name), value.spec) for name, value in ends.items() if value.lent} | {
             value: HostTensor(self._host[place.offset : place.offset + interval.nbytes], value.spec)
             for interval, place in zip(plan.hosted, plan.host.placements, strict=True)
             for value in interval.values
@@ -347,15 +343,43 @@ class Session:
 class _Executable:
     plan: Plan  # kept alive: sessions know plans by identity
     recording: Recording
-    inputs: dict[str, Tensor]
-    outputs: dict[str, tuple[Tensor, tuple[int, ...]]]  # with the shapes of what they store
+    inputs: dict[str, Tensor]  # and outputs: but for those that are lent
+    outputs: dict[str, Tensor]
     nodes: list[Node]  # of each launch, one by one
     joining: Joining
     progress: Progress | None
     fresh: bool = True
 
+    def feed(self, name: str, array: Array) -> None:
+        """Gives the next run an input, of the right shape and type: written, or lent for as long as that takes."""
+        if name in self.inputs:
+            self.inputs[name].write(array, f"input {name}")
+        else:
+            self.recording.loans.lend(name, array)
+
+    def lend_outputs(self) -> dict[str, Array]:
+        """New arrays in which the next run leaves the outputs that are not on the device, by name."""
+        found = {n: np.empty(v.spec.shape, v.spec.dtype) for n, v in self.plan.graph.outputs.items() if v.lent}
+        for name, array in found.items():
+            self.recording.loans.lend(name, array)
+        return found
+
+    def fetch(self, name: str) -> Array:
+        """An output of the last run."""
+        tensor, block = self.outputs[name], self.plan.facts.block
+        stored = np.empty(tensor.spec.storage_shape(block), tensor.spec.dtype)
+        tensor.read(stored, f"output {name}")
+        return unpack(stored, tensor.spec, block)
+
     def run(self) -> None:
-        """Replays the recording; the first time launch by launch, as some drivers compile kernels only then."""
+        """Replays the recording, and waits for it where arrays are lent, which it gives back."""
+        try:
+            self._replay()
+        finally:
+            self.recording.give_back()
+
+    def _replay(self) -> None:
+        """The first time launch by launch, as some drivers compile kernels only then."""
         if not self.fresh:
             self.recording.run(self.plan.facts.watches and self.plan.flops < SHORT_FLOPS[self.joining.joined])
             return
@@ -408,11 +432,6 @@ def _rows(held: HostTensor, view: View, block: int) -> HostTensor:
 def _first_byte(view: View, spec: TensorSpec, block: int) -> int:
     """Where the rows that a view shows begin in what is stored."""
     return view.at * spec.shape[3] * (block if spec.layout == "block" else 1) * ITEM_BYTES[spec.dtype]
-
-
-def _zip_longest(a: list[int], b: list[int]) -> list[tuple[int, int]]:
-    size = max(len(a), len(b))
-    return list(zip(a + [0] * (size - len(a)), b + [0] * (size - len(b)), strict=True))
 
 
 def checked(feeds: Mapping[str, Array], name: str, value: Value) -> Array:

@@ -14,6 +14,7 @@ from ._core.layer import Choice, Layer
 from .device import DeviceFacts
 from .errors import BudgetError, OutOfMemoryError
 from .graph import Graph, Node, Value
+from .passes import lend_ends
 from .plan import Plan, make_plan, settle
 from .planner import ALIGN, Found, Search, Segment, format_bytes
 from .planner.prices import fitting_offer, offers
@@ -81,6 +82,7 @@ class Fitting:
         self.facts = facts
         self._make = graphs
         self._graphs: dict[int, Graph] = {}
+        self._lents: dict[int, Graph] = {}
         self._wholes: dict[tuple[int, bool], Plan] = {}
         self._smallest: dict[bool, Plan] = {}
         self._streaming: Recent[tuple[int, int, int], Plan] = Recent(MOST_PLANS)
@@ -179,6 +181,12 @@ class Fitting:
             self._graphs[variant] = self._make[variant]()
         return self._graphs[variant]
 
+    def _lent(self, variant: int) -> Graph:
+        """The graph for strips: images and results stay in the caller's arrays."""
+        if variant not in self._lents:
+            self._lents[variant] = lend_ends(self._graph(variant), self.facts.block)
+        return self._lents[variant]
+
     def maps(self, variant: int = 0) -> bool:
         """Whether weights can be read where they are mapped; those larger than an allocation cannot."""
         most = max((v.spec.nbytes(self.facts.block) for v in self._graph(variant).persistent.values()), default=0)
@@ -228,7 +236,7 @@ class Fitting:
 
     def _search(self, variant: int) -> Search:
         if variant not in self._searches:
-            graph, streams, block = self._graph(variant), self._streams(variant), self.facts.block
+            graph, streams, block = self._lent(variant), self._streams(variant), self.facts.block
             plan = make_plan(graph, self.facts, choose=Rooms(self.facts, {}), streams=streams)
             staged = {node: sum(v.spec.nbytes(block) for v in node.reads if v in streams) for node in graph.nodes}
             self._searches[variant] = Search(graph, self.facts, plan.kept_bytes, staged)
@@ -281,7 +289,7 @@ class Fitting:
 
     def _in_strips(self, variant: int, segments: tuple[Segment, ...], choose: Choose) -> Plan:
         return make_plan(
-            self._graph(variant),
+            self._lent(variant),
             self.facts,
             choose=choose,
             segments=segments,

@@ -47,8 +47,9 @@ class Value:
 
     Attributes:
         role: "input" (fed by the host), "activation" (made by `producer`), "host" (an activation that waits in host
-            memory), or persistent: "param", "state" (running statistics), "optimizer", "gradient" (gathered over
-            parts of a batch), "control" (hyper-parameters and counters).
+            memory), "lent" (an input or output that stays in the caller's array), or persistent: "param", "state"
+            (running statistics), "optimizer", "gradient" (gathered over parts of a batch), "control"
+            (hyper-parameters and counters).
     """
 
     name: str
@@ -70,7 +71,12 @@ class Value:
     @property
     def hosted(self) -> bool:
         """Whether it takes host memory, none of the device's."""
-        return self.role == "host"
+        return self.role in ("host", "lent")
+
+    @property
+    def lent(self) -> bool:
+        """Whether it takes no memory but the caller's."""
+        return self.role == "lent"
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.spec}>"

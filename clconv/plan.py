@@ -244,7 +244,12 @@ def make_plan(
         settle(graph.persistent.values(), facts, mapped=mapped, streamed={value.name for value in streams or ()}),
         costs_of(graph, facts),
         tuple(segments),
-        told=(*_told_of_halves(graph, facts.block), *_told_of_waiting(graph), *_told_of_host(hosted, host)),
+        told=(
+            *_told_of_halves(graph, facts.block),
+            *_told_of_waiting(graph),
+            *_told_of_host(hosted, host),
+            *_told_of_ends(schedule),
+        ),
         hosted=hosted,
         host=host,
     )
@@ -268,6 +273,13 @@ def _told_of_host(hosted: Sequence[planner.Interval], host: planner.Arena) -> tu
         return ()
     names = [value.name.removesuffix(" held") for interval in hosted for value in interval.values]
     return (f"{planner.format_bytes(host.nbytes)} wait in host memory meanwhile: {some_of(names, 4)}",)
+
+
+def _told_of_ends(schedule: planner.Schedule) -> tuple[str, ...]:
+    """Which images and results are never whole on the device, for people."""
+    parts = [view.value for step in schedule.steps for view in step.views if view.value.lent and not view.whole]
+    names = [value.name for value in dict.fromkeys(parts)]
+    return (f"never whole on the device, copied from the host or to it in parts: {some_of(names, 4)}",) if names else ()
 
 
 def _choices(schedule: planner.Schedule) -> dict[Node, Choice]:

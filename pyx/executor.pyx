@@ -3,13 +3,13 @@
 A replay is a loop of enqueues on an in-order queue, and on a second one for copies, without the GIL.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from . cimport opencl
+from .copies cimport CopyCall, Loans, enqueue_copy
 from .kernels cimport Call, Kernels, drop, set_args
-from .memory cimport Tensor
 from .opencl cimport check, cl, cl_handle
 
 cdef uint32_t EXECUTION_STATUS = 0x11D3
@@ -26,13 +26,7 @@ cdef extern from *:
 
 cdef struct Step:
     Call call  # without a kernel: a copy
-    void* host
-    cl_handle buffer
-    bint down  # the copy goes to the host
-    size_t origin[3]  # bytes from the buffer's start, 0, 0
-    size_t region[3]  # bytes of a row, rows, 1
-    size_t pitch
-    size_t host_pitch
+    CopyCall copy
     Py_ssize_t after  # the step on the other queue that must have run before, or -1
     bint signals  # whether a step on the other queue waits for this one
     cl_handle event
@@ -40,27 +34,6 @@ cdef struct Step:
     bint has_local
     size_t global_size[3]
     size_t local_size[3]
-
-
-cdef int32_t enqueue_copy(cl_handle queue, Step* step, cl_handle* before, cl_handle* event) noexcept nogil:
-    """Enqueues a copy in the direction that it has, row by row where there are several."""
-    cdef size_t* none = [0, 0, 0]
-    cdef int32_t waits = before != NULL
-    if step.region[1] > 1 and step.down:
-        return cl.enqueue_read_rows(
-            queue, step.buffer, 0, step.origin, none, step.region, step.pitch, 0, step.host_pitch, 0, step.host,
-            waits, before, event,
-        )
-    if step.region[1] > 1:
-        return cl.enqueue_write_rows(
-            queue, step.buffer, 0, step.origin, none, step.region, step.pitch, 0, step.host_pitch, 0, step.host,
-            waits, before, event,
-        )
-    if step.down:
-        return cl.enqueue_read(
-            queue, step.buffer, 0, step.origin[0], step.region[0], step.host, waits, before, event
-        )
-    return cl.enqueue_write(queue, step.buffer, 0, step.origin[0], step.region[0], step.host, waits, before, event)
 
 
 cdef void watch(cl_handle event) noexcept nogil:
@@ -78,7 +51,8 @@ cdef class Recording:
 
     Copies run on a queue of their own, beside the kernels before them: each waits for the kernel in front of it, which
     is the last that may use what lies where it copies to, or makes what it copies; kernels that read the copy wait for
-    it, and launches that `waits` for all copies so far.
+    it, and launches that `waits` for all copies so far. Where copies use arrays of the caller's, these are lent before
+    each run and given back behind it.
     """
 
     cdef Step* steps
@@ -88,6 +62,7 @@ cdef class Recording:
     cdef cl_handle copy_queue  # NULL: there are no copies
     cdef dict staged  # step of the copy to each tensor, by identity
     cdef Py_ssize_t last_copy  # its step, or -1
+    cdef readonly Loans loans
     cdef readonly list labels
     cdef Kernels kernels
     cdef list keep  # what else the launches use must outlive them: tensors, host memory, the device
@@ -103,6 +78,7 @@ cdef class Recording:
         self.copy_queue = NULL
         self.kernels = Kernels()
         self.staged = {}
+        self.loans = Loans()
         self.labels = []
         self.keep = [device]
 
@@ -129,19 +105,10 @@ cdef class Recording:
 
     def append_copy(self, copy):
         """Appends a copy from the host or to it."""
-        cdef const uint8_t[::1] data = copy.host
-        cdef Tensor tensor = copy.tensor
         cdef Step* step = self._next()
         cdef Py_ssize_t before = self.count
-        cdef size_t last = copy.rows - 1
-        assert len(data) >= last * copy.host_pitch + copy.row_bytes, (copy.label, len(data))
-        assert tensor.nbytes >= last * copy.pitch + copy.row_bytes, (copy.label, tensor.nbytes)
-        assert not (copy.down and copy.host.flags.writeable is False), copy.label
+        self.loans.prepare(&step.copy, copy)
         self.copy_queue = <cl_handle><size_t>self.keep[0].copy_queue.int_ptr
-        step.host, step.down = <void*>&data[0], copy.down
-        step.buffer, step.origin[0] = tensor.slab.handle, tensor.offset_bytes
-        step.region = [copy.row_bytes, copy.rows, 1]
-        step.pitch, step.host_pitch = copy.pitch, copy.host_pitch
         step.signals = True
         while before > 0 and self.steps[before - 1].call.kernel == NULL:
             before -= 1
@@ -149,9 +116,9 @@ cdef class Recording:
             step.after = before - 1
             self.steps[before - 1].signals = True
         if not copy.down:
-            self.staged[id(tensor)] = self.count
+            self.staged[id(copy.tensor)] = self.count
         self.last_copy = self.count
-        self.keep += [copy.host, tensor]
+        self.keep += [copy.host, copy.tensor]
         self.labels.append(copy.label)
         self.count += 1
 
@@ -185,7 +152,7 @@ cdef class Recording:
         if step.after >= 0 and self.steps[step.after].event != NULL:
             before = &self.steps[step.after].event
         if step.call.kernel == NULL:
-            return enqueue_copy(queue, step, before, event)
+            return enqueue_copy(queue, &step.copy, before, event)
         if step.call.args != NULL:
             status = set_args(&step.call, &at)
             if status != 0:
@@ -229,6 +196,7 @@ cdef class Recording:
         cdef size_t i = 0
         cdef int32_t status = 0
         cdef cl_handle last = NULL
+        self.loans.check()
         with nogil:
             if self.copy_queue != NULL:
                 status = self._overlapped(&i)
@@ -250,6 +218,7 @@ cdef class Recording:
         """Runs every launch and waits for it before the next; calls progress(done, total) after each."""
         cdef size_t i
         cdef int32_t status
+        self.loans.check()
         for i in range(self.count):
             with nogil:
                 status = self._enqueue(i, self.queue, NULL)
@@ -263,7 +232,15 @@ cdef class Recording:
         cdef int32_t status
         with nogil:
             status = cl.finish(self.queue)
+            if status == 0 and self.copy_queue != NULL:
+                status = cl.finish(self.copy_queue)
         check(status, "waiting for the device")
+
+    def give_back(self):
+        """Forgets the arrays that were lent, once nothing uses them any more."""
+        if self.loans:
+            self.wait()
+            self.loans.give_back()
 
     def profile(self, queue):
         """Runs once on a queue with profiling enabled, as `run` does: [(label, start, end)], seconds from the first."""
@@ -273,6 +250,7 @@ cdef class Recording:
         cdef uint64_t start = 0, end = 0, first = 0
         if events == NULL:
             raise MemoryError("recording: no host memory for events")
+        self.loans.check()
         times = []
         try:
             for i in range(self.count):

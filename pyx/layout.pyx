@@ -210,15 +210,27 @@ class Paste(CopyColumns):
 
 
 class HostCopy(Layer):
-    """Base of copies between the device and host memory, whole or rows of a tensor."""
+    """Base of copies between the device and host memory, whole or rows of a tensor.
 
-    strips = 1
+    Args:
+        begin: the column of what the host has at which what the device has begins.
+        lent: the host's is an array of the caller's: every plan copies it once, whoever does that.
+    """
+
+    strips = bands = 1
+
+    def __init__(self, begin=0, lent=False):
+        self.begin = begin
+        self.lent = lent
 
     def infer(self, specs):
         return (specs[0],)
 
     def cost(self, specs, outs, facts):
-        return Cost(0, 2 * outs[0].nbytes(facts.block))
+        return Cost(0, 0 if self.lent else 2 * min(specs[0].nbytes(facts.block), outs[0].nbytes(facts.block)))
+
+    def strip(self, rows, heights, axis=0):
+        return (self.with_(begin=rows[0]) if axis else self), dict.fromkeys(heights, rows)
 
 
 class Spill(HostCopy):
@@ -229,7 +241,7 @@ class Spill(HostCopy):
     eager = True
 
     def record(self, rec, ins, outs, work, choice):
-        rec.move(outs[0], ins[0], down=True)
+        rec.move(outs[0], ins[0], down=True, column=self.begin)
         if ins[0].plane:  # the next strip may take these rows' place
             rec.settle()
 
@@ -241,7 +253,7 @@ class Restore(HostCopy):
     accepts = {"held": ("block", "plain")}
 
     def record(self, rec, ins, outs, work, choice):
-        rec.move(ins[0], outs[0], down=False)
+        rec.move(ins[0], outs[0], down=False, column=self.begin)
         if outs[0].plane:  # readers of rows are not known as readers of this copy
             rec.settle()
 

@@ -39,7 +39,7 @@ class Launch:
 
 
 class HostTensor:
-    """A piece of host memory with its spec, as `Tensor` has it; `content`: its bytes and those behind."""
+    """A piece of host memory with its spec, as `Tensor` has it; `content`: its bytes and what follows, or a `Lent`."""
 
     __slots__ = ("content", "plane", "spec")
 
@@ -53,30 +53,38 @@ class Copy:
     """Rows of bytes that go from the host to a tensor, or `down` from it; the host's outlive the recording.
 
     Attributes:
-        host: the bytes from the first row on. rows, row_bytes: how many, and what is copied of each.
-        pitch, host_pitch: bytes from one row to the next, of the tensor and of the host.
+        host: the bytes from the first row on, or a `Lent`. row_bytes, rows, planes: what is copied of each row, how
+            many there are in a plane, and how many planes.
+        pitches, host_pitches: bytes from one row to the next and from one plane to the next, of the tensor and of the
+            host; the latter 0 where there is one plane.
     """
 
-    __slots__ = ("down", "host", "host_pitch", "label", "pitch", "row_bytes", "rows", "tensor")
+    __slots__ = ("down", "host", "host_pitches", "label", "pitches", "planes", "row_bytes", "rows", "tensor")
 
-    def __init__(self, host, tensor, label, *, down=False, rows=1, row_bytes=0, pitch=0, host_pitch=0):
+    def __init__(self, host, tensor, label, *, row_bytes, down=False, rows=1, planes=1, pitches=(0, 0),
+                 host_pitches=(0, 0)):
         self.host = host
         self.tensor = tensor
         self.label = label
         self.down = down
+        self.row_bytes = row_bytes
         self.rows = rows
-        self.row_bytes = row_bytes or len(host)
-        self.pitch = pitch or self.row_bytes
-        self.host_pitch = host_pitch or self.row_bytes
+        self.planes = planes
+        self.pitches = pitches
+        self.host_pitches = host_pitches
+
+    def extent(self, pitches):
+        """Bytes from the first one to the last."""
+        return (self.rows - 1) * pitches[0] + (self.planes - 1) * pitches[1] + self.row_bytes
 
 
-def _rows(spec, block):
-    """What lies in one piece in every part of a tensor: (how many pieces, pixels, bytes of each pixel)."""
+def _sizes(spec, block):
+    """Of a tensor: (planes, rows of each, pixels of a row, bytes of a pixel); one pixel where it is no image."""
     if len(spec.shape) != 4:
-        return 1, 1, spec.nbytes(block)
+        return 1, 1, 1, spec.nbytes(block)
     n, c, h, w = spec.shape
-    rows = n * (blocks(c, block) if spec.layout == "block" else c)
-    return rows, h * w, spec.nbytes(block) // (rows * h * w)
+    planes = n * (blocks(c, block) if spec.layout == "block" else c)
+    return planes, h, w, spec.nbytes(block) // (planes * h * w)
 
 
 class Recorder:
@@ -113,18 +121,25 @@ class Recorder:
 
     def copy(self, source, target):
         """Appends a copy of host memory, an array of bytes, to a tensor; kernels that read the tensor wait for it."""
-        self.launches.append(Copy(source, target, f"{self.label}: upload"))
+        self.launches.append(Copy(source, target, f"{self.label}: upload", row_bytes=len(source)))
 
-    def move(self, host, tensor, *, down):
-        """Appends a copy between a `HostTensor` and a tensor of the same spec, `down` from it; see `settle`."""
-        rows, pixels, size = _rows(tensor.spec, self.facts.block)
-        row = pixels * size
-        pitch, host_pitch = (tensor.plane or pixels) * size, (host.plane or pixels) * size
-        if pitch == host_pitch == row:
-            rows, row, pitch, host_pitch = 1, rows * row, 0, 0
+    def move(self, host, tensor, *, down, column=0):
+        """Appends a copy between columns of a `HostTensor`, from `column` on, and a tensor, `down` from it.
+
+        But for columns both have the same spec.
+        """
+        planes, rows, width, size = _sizes(tensor.spec, self.facts.block)
+        wide = _sizes(host.spec, self.facts.block)[2]
+        row, plane, host_plane = width * size, tensor.plane or rows * width, host.plane or rows * wide
+        content = host.content[column * size :] if column else host.content
+        pitches, host_pitches = (row, plane * size), (wide * size, host_plane * size)
+        if width == wide:  # rows follow one another
+            planes, rows, row, pitches, host_pitches = 1, planes, rows * row, (pitches[1], 0), (host_pitches[1], 0)
+            if pitches == host_pitches == (row, 0):
+                rows, row, pitches, host_pitches = 1, rows * row, (0, 0), (0, 0)
         self.launches.append(
-            Copy(host.content, tensor, f"{self.label}: {'spill' if down else 'restore'}", down=down, rows=rows,
-                 row_bytes=row, pitch=pitch, host_pitch=host_pitch)
+            Copy(content, tensor, f"{self.label}: {'spill' if down else 'restore'}", row_bytes=row, down=down,
+                 rows=rows, planes=planes, pitches=pitches, host_pitches=host_pitches)
         )
 
     def settle(self):

@@ -143,7 +143,7 @@ def test_a_refusal_examines_few_segments(device, monkeypatch):
     with cc.zoo.squeezenet(device=device) as net, pytest.raises(BudgetError):
         net.plan(memory=64)
     assert len(frames) <= 4
-    assert sum(frames.values()) <= 1000
+    assert sum(frames.values()) <= 1200
 
 
 def test_a_layer_that_has_no_columns_apart_is_not_cut(device):

@@ -3,6 +3,7 @@
 from ..graph import Graph
 from .concat import read_pieces
 from .divide import FEATURES, divide
+from .ends import lend_ends
 from .fold import fold_batchnorm
 from .fuse import fuse_activations, fuse_pools, fuse_sums
 from .halve import halve_weights
@@ -29,6 +30,7 @@ __all__ = [
     "halve_kept",
     "halve_weights",
     "idle",
+    "lend_ends",
     "move_masks",
     "normalise_again",
     "read_pieces",

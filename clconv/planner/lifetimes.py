@@ -66,15 +66,16 @@ def lifetimes(graph: Graph, schedule: Schedule, block: int) -> list[Interval]:
         intervals.append(home[value])
 
     for value in graph.inputs.values():
-        open_interval(value, 0)
+        if not value.lent:
+            open_interval(value, 0)
     for number, step in enumerate(schedule.steps):
         for view in step.views:
             if view.value in schedule.passing and view.value in home:
                 _extend(home[view.value].spans, number, starts=view in step.outputs)
         for view in step.outputs:
             value = view.value
-            if value in home:
-                continue  # more rows of it
+            if value in home or value.lent:
+                continue  # more rows of it, or the caller's
             dying = _takeover(step, value, last, number, block) if step.whole else None
             if dying is not None and dying not in taken and home[dying].end == number:
                 taken.add(dying)

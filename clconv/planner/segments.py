@@ -346,7 +346,7 @@ class Search:
 
 def _spans(graph: Graph) -> dict[Value, tuple[int, int]]:
     """Steps of the first write and the last read of each value, when all nodes run whole."""
-    spans = dict.fromkeys(graph.inputs.values(), (-1, -1))
+    spans = {value: (-1, -1) for value in graph.inputs.values() if not value.hosted}
     for step, node in enumerate(graph.nodes):
         for value in node.outputs:
             if not value.hosted:
@@ -355,5 +355,6 @@ def _spans(graph: Graph) -> dict[Value, tuple[int, int]]:
             if not (value.persistent or value.hosted):
                 spans[value] = (spans[value][0], step)
     for value in graph.outputs.values():
-        spans[value] = (spans[value][0], len(graph.nodes))
+        if not value.hosted:
+            spans[value] = (spans[value][0], len(graph.nodes))
     return spans

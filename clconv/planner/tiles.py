@@ -38,7 +38,6 @@ def can_tile(node: Node) -> bool:
         bool(node.layer.bands)
         and can_strip(node)
         and node.outputs[0].spec.shape[3] > 1
-        and not any(value.hosted for value in (*node.reads, *node.outputs))
         and all(value.persistent or value.spec.dtype == "float32" for value in node.reads)
     )
 
@@ -111,7 +110,11 @@ class _Maker:
             return images if isinstance(operand, tuple) else images[0] if images else None
 
         operands = zip(node.layer.inputs, node.inputs, strict=True)
-        twin = self._append(node, layer, tuple(part(name, operand) for name, operand in operands), value, span)
+        inputs = tuple(part(name, operand) for name, operand in operands)
+        if value.hosted:  # its columns are copied to their place
+            self._append(node, layer, inputs, value, None)
+            return
+        twin = self._append(node, layer, inputs, value, span)
         self._images[value, span] = twin
         for wanted in self._wanted.get(value, {}):
             self._image(node, value, wanted)
@@ -119,7 +122,9 @@ class _Maker:
             self._append(node, Paste(span[0]), (twin,), value, None)
 
     def _image(self, node: Node, value: Value, wanted: Columns) -> Value:
-        """What shows these columns of a value alone."""
+        """What shows these columns of a value alone; of the host's, whose copies take columns, itself."""
+        if value.hosted:
+            return value
         if (value, wanted) not in self._images:
             twin = self._images.get((value, self._spans[value]))
             source, begin = (value, 0) if twin is None else (twin, self._spans[value][0])
