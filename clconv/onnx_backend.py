@@ -26,7 +26,7 @@ from .errors import ArgumentError, ClconvError, ModelFileError
 from .io.onnx_convert import Built, Converter, check_operators
 from .io.onnx_file import OnnxModel, onnx_package, parse_model
 from .io.onnx_shape import is_float
-from .io.onnx_values import NeedsConstant, Shape
+from .io.onnx_values import FLOAT32_MAX, NeedsConstant, Shape
 from .packing import Array
 from .plan import make_plan
 from .recent import Recent
@@ -34,7 +34,6 @@ from .recent import Recent
 onnx_package()
 from onnx.backend.base import Backend, BackendRep, namedtupledict  # noqa: E402
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_PLANS = 4  # prepared plans of a model, each with its weights on the device
 
 

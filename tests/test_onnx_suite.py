@@ -161,3 +161,19 @@ def test_known_weights_of_a_transposed_convolution_of_sequences(device):
     model.graph.initializer.append(numpy_helper.from_array(as_array(inputs[1]), model.graph.input[1].name))
     rep = backend.prepare(model, device.key)
     same(rep.run([as_array(inputs[0])]), [as_array(y) for y in outputs], case)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 0, 4)])
+def test_nothing_joined_with_nothing(shape):
+    x = np.zeros(shape, np.float32)
+    (y,) = backend.run_node(onnx.helper.make_node("Concat", ["x", "x"], ["y"], axis=1), [x])
+    assert y.shape == (shape[0], 6, *shape[2:])
+
+
+def test_sums_of_infinite_powers(device):
+    inf = np.inf
+    x = np.array([[inf, 1, 2], [-inf, -inf, -inf], [inf, -inf, 0], [-inf, 1, 2], [-3e38, -3e38, -3e38]], np.float32)
+    (y,) = backend.run_node(
+        onnx.helper.make_node("ReduceLogSumExp", ["x"], ["y"], axes=[1]), [x], device.key, opset_version=13
+    )
+    np.testing.assert_allclose(y[:, 0], [inf, -inf, inf, 2 + np.log1p(np.exp(-1)), -3e38], rtol=1e-6)

@@ -71,9 +71,10 @@ def _shuffled(x: Tensor, perm: Sequence[int]) -> int | None:
 
 @operator("Concat")
 def concat(b: Builder, n: Op) -> Tensor:
-    """Images in channel blocks are joined there, which mostly is no work at all."""
-    xs = [n.x(i) for i in range(len(n.inputs)) if math.prod(n.x(i).shape) or len(n.inputs) == 1]
-    return joined(b, xs or [n.x()], axis_of(int(n.get("axis", 1)), len(n.x().shape)))
+    """Images in channel blocks are joined there, which mostly is no work at all. What is empty adds nothing."""
+    xs = [n.x(i) for i in range(len(n.inputs))]
+    filled = [x for x in xs if math.prod(x.shape)]
+    return joined(b, filled or xs, axis_of(int(n.get("axis", 1)), len(n.x().shape)))
 
 
 def joined(b: Builder, xs: Sequence[Tensor], axis: int) -> Tensor:

@@ -13,7 +13,7 @@ from ..packing import Array
 from .onnx_elementwise import combine, unary
 from .onnx_shape import axis_of, reread
 from .onnx_table import operator
-from .onnx_values import Builder, Device, Host, Op, Tensor, known
+from .onnx_values import FLOAT32_MAX, Builder, Device, Host, Op, Tensor, known
 
 
 def _log_sum_exp(x: Array, **how: Any) -> Any:
@@ -74,7 +74,8 @@ def reduced(b: Builder, op: str, x: Tensor, axes: Sequence[int], keepdims: bool)
         with np.errstate(divide="ignore"):
             return b.fold(np.asarray(compute(x.array, axis=tuple(axes), keepdims=keepdims)).astype(x.dtype), x)
     if not name:
-        most = reduced(b, "ReduceMax", x, axes, True)
+        # Of infinite values the difference to the largest would be NaN.
+        most = unary(b, reduced(b, "ReduceMax", x, axes, True), "clip", -FLOAT32_MAX, FLOAT32_MAX)
         powers = unary(b, combine(b, "Sub", x, most), "exp")
         total = unary(b, reduced(b, "ReduceSum", powers, axes, True), "log")
         return reread(b, combine(b, "Add", total, most), shape)

@@ -23,6 +23,7 @@ from ..shapes import TensorSpec
 from .onnx_file import OnnxNode
 
 Shape = tuple[int, ...]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_HOST_VALUES = 1 << 28  # elements that folding may make in all: 1 GiB of float32
 
 
