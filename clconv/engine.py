@@ -272,7 +272,7 @@ class Session:
         if tag == STREAMED:
             first = offset
             if view.channels is not None:
-                unit = slice_blocks(value.spec) * block
+                unit = slice_blocks(value.spec, block) * block
                 first += value.spec.nbytes(block) // blocks(value.spec.shape[0], unit) * (view.channels[0] // unit)
             return self._files[tag][slab][first : first + view.spec.nbytes(block)]
         return _part(self.tensor(self._values[value.name]), view, block)
@@ -308,9 +308,14 @@ class Session:
                 return self._weights(reads)
             if reads.value.hosted:
                 return _rows(hosted[reads.value], reads, block)
-            return _part(tensors[reads.value], reads, block)
+            if reads.channels is None or reads.rows is not None:
+                return _part(tensors[reads.value], reads, block)
+            if reads not in slices:
+                slices[reads] = _part(tensors[reads.value], reads, block)
+            return slices[reads]
 
         hosted = self._hosted(plan)
+        slices: dict[View, Tensor] = {}  # what reads a slice of weights is known by the tensor that it was copied to
         launched: list[Node] = []
         for step in plan.schedule.steps:
             recorder.label = step.node.name
@@ -412,10 +417,9 @@ def _part(stored: Tensor, view: View, block: int) -> Tensor:
         return stored
     spec = stored.spec
     plane = spec.shape[2] * spec.shape[3]
+    start = 0 if view.rows is None else _first_byte(view, spec, block)
     if view.channels is not None:
-        start = view.channels[0] * plane * ITEM_BYTES[spec.dtype]  # whole blocks
-    else:
-        start = _first_byte(view, spec, block)
+        start += view.channels[0] * plane * ITEM_BYTES[spec.dtype]  # whole blocks
     depth = blocks(spec.shape[1], block) if spec.layout == "block" else 0
     return Tensor(stored.slab, stored.offset_bytes + start, view.spec, stored.nbytes - start, plane, depth)
 

@@ -16,7 +16,7 @@ from .errors import BudgetError, OutOfMemoryError
 from .graph import Graph, Node, Value
 from .passes import lend_ends
 from .plan import Plan, make_plan, settle
-from .planner import ALIGN, Found, Search, Segment, format_bytes
+from .planner import ALIGN, Found, Search, format_bytes
 from .planner.prices import fitting_offer, offers
 from .planner.steps import Choose
 from .pricing import price_told
@@ -24,7 +24,8 @@ from .recent import Recent
 from .shapes import TensorSpec
 
 PART_BYTES = (8 << 20, 2 << 20, 512 << 10, 128 << 10)  # of streamed weights at a time, what is tried in order
-SMALL_BYTES = 32 << 10  # weights below stay on the device
+SMALL_BYTES = (32 << 10, 2 << 10)  # weights below stay on the device; the second where those take too much:
+SMALL_SHARE = 32  # of what there is one part in so many, and more
 # The arena can be larger than what is alive: the search is repeated with less, a few times by what it was too large,
 # then by twentieths.
 ATTEMPTS, LESS = 4, 0.95
@@ -87,9 +88,9 @@ class Fitting:
         self._smallest: dict[bool, Plan] = {}
         self._streaming: Recent[tuple[int, int, int], Plan] = Recent(MOST_PLANS)
         self._found: Recent[tuple[int, int], tuple[float, Plan] | None] = Recent(MOST_PLANS)
-        self._searches: dict[int, Search] = {}
+        self._searches: dict[tuple[int, int], Search] = {}
         self._leasts: dict[int, Found] = {}
-        self._peaks: dict[tuple[int, tuple[Segment, ...]], list[tuple[Bounds, int]]] = {}  # of plans that were made
+        self._peaks: dict[object, list[tuple[Bounds, int]]] = {}  # of plans that were made
         self._different: list[int] = []
 
     def cheapest(self, limit: int, *, exact: bool = False) -> Plan | None:
@@ -107,15 +108,15 @@ class Fitting:
     def alive_bytes(self, *, exact: bool = False) -> int:
         """About what the smallest plan has alive at a time: packing may add to it. Takes less time than the plan."""
         leanest = self._variants(exact)[-1]
-        return self._held(leanest) + self._least(leanest).peak_bytes
+        return self._held(leanest, SMALL_BYTES[-1]) + self._least(leanest).peak_bytes
 
     def feasible(self, limit: int, *, exact: bool = False) -> bool:
         """Whether some plan fits, but for what packing may add."""
         if self._resident(0, limit) is not None:
             return True
         leanest = self._variants(exact)[-1]
-        room = limit - self._held(leanest)
-        return room > 0 and self._search(leanest).within(room, priced=False) is not None
+        room = limit - self._held(leanest, SMALL_BYTES[-1])
+        return room > 0 and self._search(leanest, SMALL_BYTES[-1]).within(room, priced=False) is not None
 
     def _best_strips(self, limit: int, exact: bool) -> Plan | None:
         found = [self._strips(variant, limit) for variant in self._variants(exact)]
@@ -165,7 +166,7 @@ class Fitting:
         """The plan with the smallest peak that is known: less is refused."""
         if exact not in self._smallest:
             leanest = self._variants(exact)[-1]
-            plan = self._in_strips(leanest, self._least(leanest).segments, Rooms(self.facts, {}))
+            plan = self._in_strips(leanest, SMALL_BYTES[-1], self._least(leanest), Rooms(self.facts, {}), 0)
             # Packed otherwise, a little less may do.
             limit = plan.peak_bytes
             while (other := self._strips(leanest, limit)) is not None:
@@ -202,16 +203,17 @@ class Fitting:
                 return None
         return self._wholes[key]
 
-    def _weights(self, variant: int) -> list[Value]:
-        """Weights worth streaming, the largest first."""
+    def _weights(self, variant: int, small: int) -> list[Value]:
+        """Weights worth streaming, those of at least `small` bytes, the largest first."""
         size = self.facts.block
         values = [v for v in self._graph(variant).persistent.values() if v.role == "param"]
-        return sorted((v for v in values if v.spec.nbytes(size) >= SMALL_BYTES), key=lambda v: -v.spec.nbytes(size))
+        return sorted((v for v in values if v.spec.nbytes(size) >= small), key=lambda v: -v.spec.nbytes(size))
 
     def _streamed(self, variant: int, limit: int, *, every: bool = False) -> Plan | None:
         """The plan that streams as few weights as it must, in the largest parts that fit; None where none fits."""
-        weights = self._weights(variant)
-        if self._held(variant) + max(self._search(variant).live) > limit:
+        small = SMALL_BYTES[0]
+        weights = self._weights(variant, small)
+        if self._held(variant, small) + max(self._search(variant, small).live) > limit:
             return None
         for part in (size for size in PART_BYTES if size <= self.facts.max_alloc_bytes):
 
@@ -230,21 +232,21 @@ class Fitting:
             return plan(high)
         return None
 
-    def _streams(self, variant: int) -> dict[Value, int]:
-        """What is streamed beside strips: everything that cannot be mapped, in the smallest parts."""
-        return {} if self.maps(variant) else dict.fromkeys(self._weights(variant), PART_BYTES[-1])
+    def _streams(self, variant: int, small: int) -> list[Value]:
+        """What is streamed beside strips: everything that cannot be mapped, but for what is `small`."""
+        return [] if self.maps(variant) else self._weights(variant, small)
 
-    def _search(self, variant: int) -> Search:
-        if variant not in self._searches:
-            graph, streams, block = self._lent(variant), self._streams(variant), self.facts.block
-            plan = make_plan(graph, self.facts, choose=Rooms(self.facts, {}), streams=streams)
-            staged = {node: sum(v.spec.nbytes(block) for v in node.reads if v in streams) for node in graph.nodes}
-            self._searches[variant] = Search(graph, self.facts, plan.kept_bytes, staged)
-        return self._searches[variant]
+    def _search(self, variant: int, small: int) -> Search:
+        key = variant, small
+        if key not in self._searches:
+            graph = self._lent(variant)
+            plan = make_plan(graph, self.facts, choose=Rooms(self.facts, {}))
+            self._searches[key] = Search(graph, self.facts, plan.kept_bytes, {*self._streams(variant, small)})
+        return self._searches[key]
 
     def _least(self, variant: int) -> Found:
         if variant not in self._leasts:
-            self._leasts[variant] = self._search(variant).least()
+            self._leasts[variant] = self._search(variant, SMALL_BYTES[-1]).smallest()
         return self._leasts[variant]
 
     def _strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
@@ -252,14 +254,15 @@ class Fitting:
         return self._found.get((variant, limit), lambda: self._cheapest_strips(variant, limit))
 
     def _cheapest_strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
-        room = limit - self._held(variant)
+        small = self._small(variant, limit)
+        room = limit - self._held(variant, small)
         aim = room
         attempts, last = 0, 0
         while aim > 0:
-            found = self._search(variant).within(aim)
+            found = self._search(variant, small).within(aim)
             if found is None:
                 return None
-            plan, peak = self._packed(variant, found, limit)
+            plan, peak = self._packed(variant, small, found, limit)
             if plan is not None:
                 return found.price, plan
             attempts += 1
@@ -269,32 +272,42 @@ class Fitting:
             last = peak
         return None
 
-    def _packed(self, variant: int, found: Found, limit: int) -> tuple[Plan | None, int]:
+    def _packed(self, variant: int, small: int, found: Found, limit: int) -> tuple[Plan | None, int]:
         """The plan for what a search found if it fits, and its peak; what is known not to fit is not made again."""
-        known = self._peaks.setdefault((variant, found.segments), [])
+        key = variant, small, found.segments, frozenset(found.streams.items())
+        known = self._peaks.setdefault(key, [])
         peak = next((peak for bounds, peak in known if same(bounds, found.rooms)), 0)
         if peak > limit:
             return None, peak
         choose = Rooms(self.facts, found.rooms)
-        plan = self._in_strips(variant, found.segments, choose)
-        if not peak:
+        plan = self._in_strips(variant, small, found, choose, limit - self._held(variant, small))
+        # What fits may take less with weights that come later.
+        if not peak and (plan.peak_bytes > limit or not found.streams):
             known.append((choose.bounds, plan.peak_bytes))
         return (plan if plan.peak_bytes <= limit else None), plan.peak_bytes
 
-    def _held(self, variant: int) -> int:
+    def _small(self, variant: int, limit: int) -> int:
+        """Up to how many bytes weights stay on the device beside strips: fewer where that takes much of the limit."""
+        most, least = SMALL_BYTES
+        more = self._held(variant, most) - self._held(variant, least)
+        return most if more <= limit // SMALL_SHARE else least
+
+    def _held(self, variant: int, small: int) -> int:
         """Bytes of weights that stay on the device when all others are mapped or streamed."""
-        streamed = {value.name for value in self._streams(variant)}
+        streamed = {value.name for value in self._streams(variant, small)}
         values = self._graph(variant).persistent.values()
         return settle(values, self.facts, mapped=self.maps(variant), streamed=streamed).nbytes()
 
-    def _in_strips(self, variant: int, segments: tuple[Segment, ...], choose: Choose) -> Plan:
+    def _in_strips(self, variant: int, small: int, found: Found, choose: Choose, room: int) -> Plan:
+        """The plan of what was found; weights come early where the arena takes no more than `room` bytes then."""
         return make_plan(
             self._lent(variant),
             self.facts,
             choose=choose,
-            segments=segments,
+            segments=found.segments,
             mapped=self.maps(variant),
-            streams=self._streams(variant),
+            streams={value: found.streams.get(value, 0) for value in self._streams(variant, small)},
+            room=room,
         )
 
     def refusal(self, smallest: Plan, budget: int | None, *, exact: bool, who: str, hint: str) -> BudgetError:

@@ -37,9 +37,14 @@ def pack(array: Array, spec: TensorSpec, block: int) -> Array:
     return _pack_filter(array, spec, block)
 
 
-def slice_blocks(spec: TensorSpec) -> int:
-    """How many blocks of output channels lie together in stored weights; 0: they cannot be taken apart."""
-    return {"filter": 1, "winograd": 2}.get(spec.layout, 0) if spec.groups == 1 else 0
+def slice_blocks(spec: TensorSpec, block: int) -> int:
+    """How many blocks of output channels lie together in stored weights; 0: they cannot be taken apart.
+
+    Those of groups can where no block belongs to two of them; each slice is one of a filter without groups then.
+    """
+    if spec.groups > 1 and (spec.shape[0] // spec.groups % block or spec.shape[1] % block):
+        return 0
+    return {"filter": 1, "winograd": 2}.get(spec.layout, 0)
 
 
 CHUNK_BYTES = 512 << 10  # of packed weights at a time, about
@@ -48,8 +53,8 @@ CHUNK_BYTES = 512 << 10  # of packed weights at a time, about
 def pack_parts(array: Array, spec: TensorSpec, block: int) -> Iterator[Array]:
     """What `pack` gives in parts one behind the other: large weights never exist twice."""
     k = spec.shape[0]
-    unit = slice_blocks(spec) * block
-    if not unit or spec.nbytes(block) <= CHUNK_BYTES:
+    unit = slice_blocks(spec, block) * block
+    if not unit or spec.groups > 1 or spec.nbytes(block) <= CHUNK_BYTES:
         yield pack(array, spec, block)
         return
     step = max(1, CHUNK_BYTES * blocks(k, unit) // spec.nbytes(block)) * unit

@@ -212,6 +212,7 @@ def make_plan(
     segments: Sequence[planner.Segment] = (),
     mapped: bool = False,
     streams: Mapping[Value, int] | None = None,
+    room: int = planner.NO_LIMIT,
 ) -> Plan:
     """Chooses algorithms and places every tensor of a graph whose passes have run.
 
@@ -221,12 +222,15 @@ def make_plan(
             (but for in-place layers), so that a write out of bounds can be seen afterwards.
         segments: the nodes that run in strips or tiles. mapped: weights stay in a file.
         streams: weights that stay in a file of which so many bytes are brought to the device at a time.
+        room: bytes of the arena within which these come while the step before them computes.
 
     Raises:
         OutOfMemoryError: a tensor is larger than the device allows in one allocation.
     """
     schedule = planner.schedule(graph, facts, choose or _picking(facts, pick), segments, streams)
     lives = planner.lifetimes(graph, schedule, facts.block)
+    if streams:
+        schedule, lives = _hastened(graph, facts, schedule, lives, room)
     intervals = [interval for interval in lives if not interval.hosted]
     hosted = [interval for interval in lives if interval.hosted]
     host = planner.place(hosted, HOST_BYTES)
@@ -253,6 +257,17 @@ def make_plan(
         hosted=hosted,
         host=host,
     )
+
+
+def _hastened(
+    graph: Graph, facts: DeviceFacts, schedule: planner.Schedule, lives: list[planner.Interval], room: int
+) -> tuple[planner.Schedule, list[planner.Interval]]:
+    """A schedule, with what lives when, whose weights come early where that can be packed into the room."""
+    live = planner.live_bytes([each for each in lives if not each.hosted], len(schedule.steps))
+    early = planner.hasten(schedule, live, room, facts.block)
+    found = planner.lifetimes(graph, early, facts.block)
+    arena = planner.place([each for each in found if not each.hosted], facts.max_alloc_bytes)
+    return (early, found) if arena.nbytes <= room else (schedule, lives)
 
 
 def _told_of_halves(graph: Graph, block: int) -> tuple[str, ...]:

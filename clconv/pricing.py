@@ -6,7 +6,7 @@ from ._core.layer import Cost
 from ._core.layout import Settle, ShiftRows, Upload
 from .plan import Plan
 from .planner import Step
-from .planner.prices import price_of
+from .planner.prices import price_of, upload_price
 from .planner.steps import Reads
 from .shapes import TensorSpec
 
@@ -39,7 +39,9 @@ def _spec(reads: Reads) -> TensorSpec | None:
 def step_price(plan: Plan, step: Step) -> float:
     """Modelled time of a step, in operations as `planner.prices` counts them."""
     layer, facts = step.layer, plan.facts
-    if isinstance(layer, Settle | ShiftRows | Upload):
+    if isinstance(layer, Upload):
+        return upload_price(sum(view.spec.nbytes(facts.block) for view in step.outputs), 1, facts)
+    if isinstance(layer, Settle | ShiftRows):
         return price_of(step_cost(plan, step), facts)
     specs = [_spec(reads) for reads in step.inputs]
     return price_of(layer.effort(specs, [view.spec for view in step.outputs], facts, step.choice), facts)

@@ -48,8 +48,8 @@ def stored_parts(value: Value, arrays: Mapping[str, Array], block: int) -> Itera
     Raises:
         ArgumentError: it is stored as float16 and holds more than that does.
     """
-    spec, unit = value.spec, slice_blocks(value.spec) * block
-    by_rows = value.parameter is not None and value.parameter.derived_by_rows
+    spec, unit = value.spec, slice_blocks(value.spec, block) * block
+    by_rows = value.parameter is not None and value.parameter.derived_by_rows and spec.groups == 1
     if not (by_rows and unit and spec.nbytes(block) > CHUNK_BYTES):
         array = public_array(value, arrays)
         if array is not None:

@@ -104,7 +104,7 @@ def wide(device):
 def test_strips_and_parts_of_weights_give_the_same_bits(wide, monkeypatch, apart, storage):
     """From the smallest budget on, with weights in a file and with weights that come in parts."""
     monkeypatch.setattr(fitting, "PART_BYTES", (16 << 10, 4 << 10))
-    monkeypatch.setattr(fitting, "SMALL_BYTES", 1 << 10)
+    monkeypatch.setattr(fitting, "SMALL_BYTES", (1 << 10, 256))
     monkeypatch.setattr(winograd, "_sides", lambda *_: (6,))
     x = np.random.default_rng(0).standard_normal((1, 3, 23, 26), np.float32)
     streamed = copy.copy(wide)

@@ -3,6 +3,7 @@
 from ..shapes import ALIGN
 from .arena import Arena, Placement, place
 from .budget import NO_LIMIT, budget_bytes, format_bytes, parse_bytes
+from .early import hasten
 from .lifetimes import Interval, lifetimes, live_bytes
 from .segments import Found, Search
 from .steps import Reads, Schedule, Step, View, schedule
@@ -23,6 +24,7 @@ __all__ = [
     "View",
     "budget_bytes",
     "format_bytes",
+    "hasten",
     "lifetimes",
     "live_bytes",
     "parse_bytes",

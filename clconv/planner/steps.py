@@ -9,8 +9,8 @@ from .._core.layer import Choice, Layer
 from .._core.layout import CopyColumns, Restore, Settle, ShiftRows, Spill, Upload
 from ..device import DeviceFacts
 from ..graph import Graph, Node, Operand, Value
-from ..packing import slice_blocks
-from ..shapes import TensorSpec, blocks
+from ..shapes import TensorSpec
+from .slices import Channels, Staging, slicing
 from .strips import Chain, Needed, Rows, Segment, heights, inner_values, strip_rows
 from .tiles import bands, make_band
 
@@ -25,20 +25,21 @@ class View:
 
     Attributes:
         rows: the rows (begin, end) that it sees, the first of which is row `at` of what is stored; None: all.
-        channels: the channels (begin, end) that it sees, whole blocks of them; None: all.
+        channels: the channels (begin, end) that it sees of those rows, whole blocks of them; None: all.
     """
 
     value: Value
     rows: Rows | None = None
     at: int = 0
-    channels: tuple[int, int] | None = None
+    channels: Channels | None = None
 
     @property
     def spec(self) -> TensorSpec:
         """The spec of what it sees."""
-        if self.channels is not None:
-            return with_channels(self.value.spec, self.channels[1] - self.channels[0])
-        return self.value.spec if self.rows is None else with_rows(self.value.spec, self.rows[1] - self.rows[0])
+        spec = self.value.spec
+        if self.rows is not None:
+            spec = with_rows(spec, self.rows[1] - self.rows[0])
+        return spec if self.channels is None else with_channels(spec, self.channels[1] - self.channels[0])
 
     @property
     def whole(self) -> bool:
@@ -77,7 +78,8 @@ class Schedule:
 
     Attributes:
         stored_rows: of values that are never stored whole, how many rows are at a time.
-        passing: those among them of which no strip keeps rows for the next.
+        passing: what is written anew each time: those among them of which no strip keeps rows for the next, and what
+            slices of weights are brought to. It is not alive in between.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -96,10 +98,13 @@ def with_rows(spec: TensorSpec, rows: int) -> TensorSpec:
 
 
 def with_channels(spec: TensorSpec, channels: int) -> TensorSpec:
-    """The spec with so many channels: of images along the second axis, of weights output channels along the first."""
+    """The spec with so many channels: of images along the second axis, of weights output channels along the first.
+
+    These are within one group (`slices.Slicing`), and a filter without groups then.
+    """
     axis = 1 if spec.layout == "block" else 0
     shape = (*spec.shape[:axis], channels, *spec.shape[axis + 1 :])
-    return TensorSpec(shape, spec.dtype, spec.layout, spec.groups)
+    return TensorSpec(shape, spec.dtype, spec.layout)
 
 
 def schedule(
@@ -112,31 +117,33 @@ def schedule(
     """The steps of a graph: strips for the nodes of `segments`, which come in order, all others whole.
 
     Args:
-        streams: weights that the host holds, and how many bytes of each are brought to the device at a time.
+        streams: weights that the host holds, and how many bytes of each are brought to the device at a time, just when
+            they are needed (`hasten` lets them come earlier). Where a segment needs fewer than all at a time, they are
+            brought again for each strip.
     """
     found = Schedule()
     begin = 0
     for segment in segments:
         _whole(found, graph.nodes[begin : segment.start], facts, choose, streams or {})
-        staged = _stage(found, graph.nodes[segment.start : segment.stop], streams or {})
-        _tiles(found, graph, segment, _Part(choose, staged))
+        part = _staged(found, graph.nodes[segment.start : segment.stop], facts, choose, streams or {}, strips=True)
+        _tiles(found, graph, segment, part)
         begin = segment.stop
     _whole(found, graph.nodes[begin:], facts, choose, streams or {})
-    _prefetch(found.steps)
+    _restore_early(found.steps)
     found.steps = _settled(found.steps)
     return found
 
 
-def _prefetch(steps: list[Step]) -> None:
-    """Lets each upload begin one step earlier, so that it goes on while that step computes."""
+def _restore_early(steps: list[Step]) -> None:
+    """Lets what comes back whole begin one step earlier, so that it goes on while that step computes."""
     for i in range(1, len(steps)):
-        if _comes(steps[i]) and not _comes(steps[i - 1]):
+        if isinstance(steps[i].layer, Restore) and steps[i].whole and not _comes(steps[i - 1]):
             steps[i - 1], steps[i] = steps[i], steps[i - 1]
 
 
 def _comes(step: Step) -> bool:
-    """Whether it brings something to the device, whole."""
-    return isinstance(step.layer, Upload | Restore) and all(view.whole for view in step.outputs)
+    """Whether it brings weights, or what was spilled whole, to the device."""
+    return isinstance(step.layer, Upload) or (isinstance(step.layer, Restore) and step.whole)
 
 
 def _settled(steps: Sequence[Step]) -> list[Step]:
@@ -153,60 +160,101 @@ def _settled(steps: Sequence[Step]) -> list[Step]:
     return found
 
 
-def _stage(found: Schedule, nodes: Sequence[Node], streams: Mapping[Value, int]) -> dict[Value, Value]:
-    """Brings the streamed weights of some nodes to the device, whole; where they are staged."""
+@dataclass(frozen=True)
+class _Part:
+    """What steps of a whole node, or of a segment, have in common.
+
+    Attributes:
+        staged: where weights lie that were brought to the device whole. slices: by weights, where those of a node are
+            that come in slices.
+        owners: of nodes of a band those of the segment. known: rows that nodes need.
+    """
+
+    choose: Choose
+    staged: Mapping[Value, Value] = field(default_factory=dict)
+    slices: Mapping[Value, Staging] = field(default_factory=dict)
+    owners: Mapping[Node, Node] = field(default_factory=dict)
+    known: Needed = field(default_factory=dict)
+
+
+def _staged(
+    found: Schedule,
+    nodes: Sequence[Node],
+    facts: DeviceFacts,
+    choose: Choose,
+    streams: Mapping[Value, int],
+    *,
+    strips: bool = False,
+) -> _Part:
+    """Brings the streamed weights of some nodes to the device, whole, but for those that come in slices.
+
+    Args:
+        strips: nodes run in strips, for each of which slices come again: not where they may come whole.
+    """
     staged: dict[Value, Value] = {}
+    slices: dict[Value, Staging] = {}
     for node in nodes:
+        way = slicing(node, facts.block) if streams else None
         for value in node.reads:
-            if value in streams and value not in staged:
-                staged[value] = _upload(found, node, View(value))
-    return staged
+            if value not in streams or value in staged:
+                continue
+            if way and value is way.weight and not (strips and streams[value] >= value.spec.nbytes(facts.block)):
+                slices[value] = Staging(way, way.size(streams[value]))
+            else:
+                staged[value] = Value(f"{value.name} staged", value.spec)
+                _upload(found, node, View(value), View(staged[value]))
+    return _Part(choose, staged, slices)
 
 
-def _upload(found: Schedule, node: Node, source: View) -> Value:
-    """A step that brings a part of weights to the device; where it is staged."""
-    target = Value(f"{source.value.name} staged", source.spec)
-    found.steps.append(Step(node, Upload(), Choice("upload"), (source,), (View(target),)))
-    return target
+def _upload(found: Schedule, node: Node, source: View, target: View) -> None:
+    """A step that brings weights, or a slice of them, to the device."""
+    found.steps.append(Step(node, Upload(), Choice("upload"), (source,), (target,)))
 
 
-def _sliced(found: Schedule, node: Node, facts: DeviceFacts, choose: Choose, streams: Mapping[Value, int]) -> None:
-    """A node whose weights come in parts of blocks of output channels, each computed when it is there."""
-    weight, (y,) = node.inputs[1], node.outputs
+def _compute(
+    found: Schedule, node: Node, layer: Layer, inputs: tuple[Reads, ...], output: View, part: _Part, owner: Node
+) -> None:
+    """The steps that compute a node, or a strip of it: one, or one for each slice of its weights.
+
+    Args:
+        owner: the node that they serve.
+    """
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    staging = part.slices.get(weight) if isinstance(weight, Value) and weight not in part.staged else None
+    if staging is None:
+        choice = part.choose(owner, layer, [_spec(reads) for reads in inputs], [output.spec])
+        found.steps.append(Step(owner, layer, choice, inputs, (output,)))
+        return
     assert isinstance(weight, Value)
-    k, unit = y.spec.shape[1], slice_blocks(weight.spec) * facts.block
-    per_unit = weight.spec.nbytes(facts.block) // blocks(k, unit)
-    size = max(1, streams[weight] // per_unit) * unit
-    whole = _stage(found, [node], {value: nbytes for value, nbytes in streams.items() if value is not weight})
-    for begin in range(0, k, size):
-        channels = (begin, min(begin + size, k))
-        staged = _upload(found, node, View(weight, channels=channels))
-
-        def part(operand: Operand, channels: tuple[int, int] = channels) -> Reads:
-            return _view(operand, lambda value: View(whole.get(value, value), channels=channels))
-
-        inputs = (_view(node.inputs[0], None), View(staged), *(part(operand) for operand in node.inputs[2:]))
-        output = View(y, channels=channels)
-        choice = choose(node, node.layer, [_spec(reads) for reads in inputs], [output.spec])
-        found.steps.append(Step(node, node.layer, choice, inputs, (output,)))
+    for channels, read in staging.slicing.slices(staging.size):
+        place, count = staging.turn(), channels[1] - channels[0]
+        found.passing.add(place)
+        there = View(place) if count == staging.size else View(place, channels=(0, count))
+        _upload(found, owner, View(weight, channels=channels), there)
+        x = inputs[0] if read is None else _narrowed(inputs[0], read)
+        reads = (x, there, *(_narrowed(each, channels) for each in inputs[2:]))
+        written = replace(output, channels=channels)
+        choice = part.choose(owner, layer, [_spec(each) for each in reads], [written.spec])
+        found.steps.append(Step(owner, layer, choice, reads, (written,)))
 
 
-def can_slice(node: Node, value: Value) -> bool:
-    """Whether a node can compute blocks of output channels from their part of the weights."""
-    return node.layer.slices and len(node.inputs) > 1 and node.inputs[1] is value and bool(slice_blocks(value.spec))
+def _narrowed(reads: Reads, channels: Channels) -> Reads:
+    """These channels of what is read."""
+    assert not isinstance(reads, tuple)
+    return None if reads is None else replace(reads, channels=channels)
 
 
 def _whole(
     found: Schedule, nodes: Sequence[Node], facts: DeviceFacts, choose: Choose, streams: Mapping[Value, int]
 ) -> None:
     for node in nodes:
-        weight = node.inputs[1] if len(node.inputs) > 1 else None
-        if isinstance(weight, Value) and weight in streams and can_slice(node, weight):
-            _sliced(found, node, facts, choose, streams)
+        part = _staged(found, [node], facts, choose, streams)
+        inputs = tuple(_view(operand, lambda value: View(part.staged.get(value, value))) for operand in node.inputs)  # noqa: B023
+        if part.slices:
+            (value,) = node.outputs
+            _compute(found, node, node.layer, inputs, View(value), part, node)
             continue
-        staged = _stage(found, [node], streams)
         choice = choose(node, node.layer, node.input_specs(), [value.spec for value in node.outputs])
-        inputs = tuple(_view(operand, lambda value: View(staged.get(value, value))) for operand in node.inputs)  # noqa: B023
         found.steps.append(Step(node, node.layer, choice, inputs, tuple(View(value) for value in node.outputs)))
 
 
@@ -215,16 +263,6 @@ def _view(operand: Operand, view: Callable[[Value], View] | None) -> Reads:
     if isinstance(operand, tuple):
         return tuple(make(piece) for piece in operand)
     return None if operand is None else make(operand)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What steps of a segment have in common: staged weights; of nodes of a band the segment's own; rows known."""
-
-    choose: Choose
-    staged: Mapping[Value, Value]
-    owners: Mapping[Node, Node] = field(default_factory=dict)
-    known: Needed = field(default_factory=dict)
 
 
 def _tiles(found: Schedule, graph: Graph, segment: Segment, part: _Part) -> None:
@@ -258,7 +296,7 @@ def _strips(found: Schedule, nodes: list[Node], inner: Sequence[Value], rows: in
                 continue
             if value in base and span[1] - base[value] > found.stored_rows[value]:
                 _make_room(found, part.owners.get(node, node), value, base, strip.kept[value], span[0])
-            found.steps.append(_one_strip(node, span, base, part))
+            _one_strip(found, node, span, base, part)
             done[node] = span[1]
 
 
@@ -271,7 +309,7 @@ def _make_room(found: Schedule, node: Node, value: Value, base: dict[Value, int]
     base[value] = kept
 
 
-def _one_strip(node: Node, rows: Rows, base: dict[Value, int], part: _Part) -> Step:
+def _one_strip(found: Schedule, node: Node, rows: Rows, base: dict[Value, int], part: _Part) -> None:
     layer, needed = node.layer.strip(rows, heights(node))
     (value,), owner = node.outputs, part.owners.get(node, node)
 
@@ -284,9 +322,9 @@ def _one_strip(node: Node, rows: Rows, base: dict[Value, int], part: _Part) -> S
     inputs = tuple(seen(name, operand) for name, operand in zip(node.layer.inputs, node.inputs, strict=True))
     output = View(value, rows, rows[0] - base.get(value, 0))
     if isinstance(layer, CopyColumns):
-        return Step(owner, layer, Choice("copy"), inputs, (output,))
-    choice = part.choose(owner, layer, [_spec(reads) for reads in inputs], [output.spec])
-    return Step(owner, layer, choice, inputs, (output,))
+        found.steps.append(Step(owner, layer, Choice("copy"), inputs, (output,)))
+    else:
+        _compute(found, node, layer, inputs, output, part, owner)
 
 
 def _spec(reads: Reads) -> TensorSpec | None:
