@@ -16,6 +16,7 @@
 //           WG  work-items per group (default 1)   SW  column stride when not TRANSPOSED (default 1)
 //           REACH  with PLANAR, columns from a window's first to its last (default 1)
 //           POINTWISE  1: a window of one tap without padding, x in blocks, rows of WT outputs or more (default 0)
+//           PREFETCH  but for PLANAR, 1: the compiler has __builtin_prefetch (default 0): weights come ahead
 // Order     each output sums over blocks of c, then r, s, c (PLANAR: r, c, s), whatever the tile: same bits for every
 //           choice.
 // Inside    one innermost loop in POINTWISE: with two the compilers keep half the sums in memory between them.
@@ -49,11 +50,17 @@
 #ifndef POINTWISE
 #define POINTWISE 0
 #endif
+#ifndef PREFETCH
+#define PREFETCH 0
+#endif
 #ifdef KIND
 #define ROWS 2
 #else
 #define ROWS 1
 #endif
+
+// So many vectors of weights are fetched ahead: a processor by itself does not keep several rows of them coming.
+#define AHEAD 32
 
 // acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap, with x[i][c] in the image or in the copy;
 // with PLANAR for one channel and the taps of a row.
@@ -68,6 +75,13 @@
 #define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(tap, (j) * (size_t)filter_stride + c);
 #define STEPS for (int c = 0; c < channels; c++)
 #endif
+#if PREFETCH && !PLANAR
+#define FETCH_WEIGHT(j, a) \
+    __builtin_prefetch((const void *)(size_t)(tap + ((j) * (size_t)filter_stride + c + AHEAD) * B), 0, 3);
+#define FETCH_WEIGHTS(deep) REPEAT_4(deep, FETCH_WEIGHT, 0)
+#else
+#define FETCH_WEIGHTS(deep)
+#endif
 #define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
 #define MULTIPLY(i, VALUE)                \
     {                                     \
@@ -77,6 +91,7 @@
 #define MULTIPLY_TAP(VALUE)                  \
     STEPS {                                  \
         VF weight[KB];                       \
+        FETCH_WEIGHTS(KB)                    \
         REPEAT_4(KB, LOAD_WEIGHT, 0)         \
         REPEAT(WT, MULTIPLY, VALUE)          \
     }

@@ -14,6 +14,7 @@
 //           WP, KP  of the second (default 14, 2); at most strip * Q pixels    WD  depthwise outputs (default 7)
 //           TAPS  window (default 3)     STRIDE_W  its column stride (default 1)
 //           ACT_E, ACT_D, ACT_Y  activations (default none)
+//           PREFETCH  1: the compiler has __builtin_prefetch (default 0): weights come ahead of their use
 // Order     as in conv_direct.cl and conv_depthwise.cl: the same bits as the three of them
 
 #include "common.h"
@@ -42,6 +43,9 @@
 #ifndef EXPAND
 #define EXPAND 1
 #endif
+#ifndef PREFETCH
+#define PREFETCH 0
+#endif
 #ifndef ACT_E
 #define ACT_E 0
 #endif
@@ -50,6 +54,15 @@
 #endif
 #ifndef ACT_Y
 #define ACT_Y 0
+#endif
+
+#define AHEAD 32 // as in conv_direct.cl
+#if PREFETCH
+#define FETCH_WEIGHT(j, a) \
+    __builtin_prefetch((const void *)(size_t)(tap + ((j) * (size_t)filter_stride + c + AHEAD) * B), 0, 3);
+#define FETCH_WEIGHTS(deep) REPEAT_4(deep, FETCH_WEIGHT, 0)
+#else
+#define FETCH_WEIGHTS(deep)
 #endif
 
 // acc[j][i] += w[j][c] * pixels[i][c] for the channels of one block.
@@ -63,6 +76,7 @@
 #define MULTIPLY_BLOCK(wide, deep, channels)      \
     for (int c = 0; c < (channels); c++) {        \
         VF weight[deep];                          \
+        FETCH_WEIGHTS(deep)                       \
         REPEAT_4(deep, LOAD_WEIGHT, 0)            \
         REPEAT(wide, MULTIPLY, deep)              \
     }

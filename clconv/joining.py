@@ -33,7 +33,7 @@ OFTEN = 20  # runs of a plan
 TRIED = 8  # runs of each kind that are compared
 # Kernels with their definitions. More take a compiler up to half a minute, in which PoCL's threads, which sleep between
 # launches, share their processors with it: only where CLCONV_JOIN=1 asks for it, once.
-FEW_KINDS = 8
+FEW_KINDS = 10
 LOSSES = 3  # of so many trials, and it is not tried again
 SLOWER = 1.05  # times the median of the others: less is noise
 CHILD = "import sys; sys.path[:] = {path!r}\nfrom clconv.joining import serve\nserve(sys.stdin.buffer)"

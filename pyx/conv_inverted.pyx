@@ -6,6 +6,8 @@ from clconv._core.conv_depthwise import depthwise_tiles, kept_taps
 from clconv._core.conv_tiles import ceil_div, is_pointwise, register_tiles, tile_price
 from clconv._core.layer import ACTIVATIONS, Choice, Cost, Layer, output_args, piece_args, residual_args, weight_defines
 
+# Tiles that fit most sizes, so that networks share programs: taken where they need at most so much longer than the best
+_USUAL, _USUAL_STENCIL, _SLOWER = (("WT", 14), ("KB", 2)), 7, 1.12
 _PIXELS = 28  # of a strip, at least: so often a weight that was loaded is used
 _STENCIL = 2  # times as long as in a register tile takes a multiply-add of the depthwise convolution
 _SPARE = 2  # register tiles that are offered for each product
@@ -86,7 +88,8 @@ class InvertedResidual(Layer):
         defines = {
             **{name: tiles[name] for name in ("WT", "KB", "WP", "KP", "WD")}, "TAPS": self.window.kernel[0],
             "STRIDE_W": self.window.stride[1], "EXPAND": int(self.expands), "ACT_E": ACTIVATIONS.index(act_e),
-            "ACT_D": ACTIVATIONS.index(act_d), "ACT_Y": ACTIVATIONS.index(self.activation), **weight_defines(w),
+            "ACT_D": ACTIVATIONS.index(act_d), "ACT_Y": ACTIVATIONS.index(self.activation),
+            "PREFETCH": int(rec.facts.prefetches), **weight_defines(w),
         }
         args = [
             *piece_args(x, block, defines), named.get("we"), named.get("be"), named["wd"], named["bd"], w, named["b"],
@@ -113,16 +116,29 @@ class InvertedResidual(Layer):
         workers, expansion = min(units, n * p), self._expansion(specs)
         columns = (self._ring(strip) * wd if expansion else 0) + strip * q
         nbytes = workers * blocks(w.shape[1], facts.block) * columns * facts.block * 4
-        first = register_tiles(facts, expansion, n * h, wd) if expansion else [Choice("", (("WT", 1), ("KB", 1)))]
-        second = register_tiles(facts, w, ceil_div(n * p, strip), strip * q)
-        stencil = dict(depthwise_tiles(facts, q)[0].tiles)["WT"]
+        first = _tiles(facts, expansion, n * h, wd) if expansion else [(("WT", 1), ("KB", 1))]
+        second = _tiles(facts, w, ceil_div(n * p, strip), strip * q)
+        best = dict(depthwise_tiles(facts, q)[0].tiles)["WT"]
+        stencil = _USUAL_STENCIL if q % _USUAL_STENCIL == 0 and best > _USUAL_STENCIL else best
         found = []
-        for one in first[:_SPARE]:
-            for two in second[:_SPARE]:
-                wp, kp = (size for _, size in two.tiles)
-                tiles = *one.tiles, ("WP", wp), ("KP", kp), ("WD", stencil), ("strip", strip), ("workers", workers)
+        for one in first:
+            for (_, wp), (_, kp) in second:
+                tiles = *one, ("WP", wp), ("KP", kp), ("WD", stencil), ("strip", strip), ("workers", workers)
                 found.append(Choice("fused", tiles, nbytes))
         return found
+
+
+def _tiles(facts, w, rows, columns):
+    """A few register tiles, the usual one first unless it is much slower."""
+    found = [choice.tiles for choice in register_tiles(facts, w, rows, columns)]
+    deep, units = blocks(w.shape[0], facts.block), facts.compute_units
+
+    def price(tiles):
+        return tile_price(*(size for _, size in tiles), rows, columns, deep, units)
+
+    if _USUAL in found and price(_USUAL) <= _SLOWER * price(found[0]):
+        found = [_USUAL, *(tiles for tiles in found if tiles != _USUAL)]
+    return found[:_SPARE]
 
 
 def inverted_residual(expand, depthwise, project):

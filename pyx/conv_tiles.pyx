@@ -116,7 +116,8 @@ def launch_direct(rec, layer, ins, outs, extents, per_row, defines):
     per_item = looped(depth, looped(r, row)) + looped(defines["KB"], 7 * looped(defines["WT"]))
     rec.launch(
         "conv_direct.cl", "conv_direct", (items, ceil_div(blocks(k, block), defines["KB"])), args,
-        defines={**defines, **weight_defines(w), "WG": group}, local_size=(group, 1),
+        defines={**defines, **weight_defines(w), "WG": group, "PREFETCH": int(rec.facts.prefetches)},
+        local_size=(group, 1),
         iterations=looped(2, per_item) if "KIND" in defines else per_item,
     )
 

@@ -134,7 +134,7 @@ def network():
 @pytest.mark.parametrize("storage", [None, "float16"])
 def test_strips_and_weights_elsewhere_give_the_same_bits(wide, monkeypatch, apart, storage):
     """From the smallest budget on, with weights in a file and with weights that are brought to the device."""
-    monkeypatch.setattr(fitting, "SMALL_BYTES", 1 << 10)
+    monkeypatch.setattr(fitting, "SMALL_BYTES", (1 << 10, 256))
     monkeypatch.setattr(halve, "SMALL_BYTES", 1 << 10)
     x = np.random.default_rng(0).standard_normal((2, 3, 31, 29), np.float32)
     streamed = copy.copy(wide)
