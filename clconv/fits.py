@@ -162,9 +162,7 @@ def _image(net: Net, memory: int, terms: Terms) -> Fit | None:
         return _bytes(lambda: sized(side).plan(OUTPUT, 1, budget=NO_LIMIT)) <= memory
 
     def at_all(side: int) -> bool:
-        network = sized(side).network
-        ends = 4 * (math.prod(network.input_shape) + math.prod(network.output_shape))  # whole in every plan
-        return ends <= memory and sized(side).feasible(memory, terms)
+        return sized(side).feasible(memory, terms)
 
     def plan(side: int) -> Plan:
         return sized(side).plan(OUTPUT, 1, budget=memory, terms=terms)

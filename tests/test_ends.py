@@ -90,6 +90,8 @@ def test_the_least_is_below_the_image(net):
 
 def test_any_number_of_images_of_any_type(device):
     """One after the other; uint8 images; arrays that are not contiguous."""
+    if device.facts.loop_limit:
+        pytest.skip("its compiler takes minutes for this")
     with cc.Net(CHAIN, seed=1, device=device) as net:
         x = np.random.default_rng(0).integers(0, 256, (3, *net.network.input_shape), np.uint8)
         low = least(net, exact=True)
@@ -142,6 +144,8 @@ def test_arrays_are_given_back(device):
 
 def test_evaluation_in_a_budget_below_the_image(device):
     """The loss of labelled images, whose network ends in a classifier."""
+    if device.facts.loop_limit:
+        pytest.skip("its compiler takes minutes for this")
     with cc.Net("INPUT 96x96x3 -> CONV 5x5x16 -> RELU -> POOL 8x8 -> FC 4", seed=1, device=device) as net:
         x, y = images(net, 3), np.array([0, 1, 3], np.int32)
         low = least(net)

@@ -13,6 +13,7 @@ from clconv.nn import zoo
 from clconv.nn.network import Network
 from clconv.nn.pattern import parse
 from clconv.plan import make_plan
+from clconv.planner import format_bytes
 from clconv.train.optimizers import SGD
 from clconv.train.step import training_graph
 
@@ -143,7 +144,7 @@ def test_plan_table_has_a_line_per_step():
     plan = plans(parse(SMALL))[1]
     lines = report.plan_table(plan).splitlines()
     assert len(lines) == len(plan.graph.nodes) + 4
-    assert lines[-1].endswith(f"peak {plan.peak_bytes} bytes ({plan.peak_bytes / 2**20:.2f} MiB)")
+    assert lines[-1].endswith(f"peak {plan.peak_bytes} bytes ({format_bytes(plan.peak_bytes)})")
 
 
 def test_a_report_is_json(vgg):
