@@ -30,7 +30,7 @@ from .packing import Array
 from .plan import Plan
 from .planner import budget_bytes
 from .program import Progress as BuildProgress
-from .terms import Terms
+from .terms import DEFAULT, Terms
 from .train import fit as loop
 from .train.history import Callback, History, PrintEpochs
 from .train.optimizers import SGD, Optimizer
@@ -354,7 +354,7 @@ class Net:
             BudgetError: not even one image fits; nothing was allocated.
         """
         self._check_open()
-        terms = Terms(exact, spill, storage)
+        terms = DEFAULT if (exact, spill, storage) == (False, None, None) else Terms(exact, spill, storage)
         x = images(self.network, self.normalization, x, "predict")
         network, budget = self.network.fitted(x.shape), budget_bytes(memory)
         if len(x):
