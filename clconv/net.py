@@ -313,6 +313,7 @@ class Net:
             raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
         if not isinstance(batch, (int, np.integer)) or batch < 1:
             raise ArgumentError(f"plan: batch {batch!r} is not a number of images from 1 on")
+        batch = int(batch)
         terms = Terms(exact, spill, storage)
         if mode == "train":
             terms.for_training("plan")

@@ -184,17 +184,22 @@ def transposed_count(
     return count
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a number without fraction; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def pair(value: int | Sequence[int], who: str, *, least: int = 1) -> Pair:
     """An int or (rows, cols) as (rows, cols), checked to be at least `least`."""
-    items = (value, value) if isinstance(value, int) else tuple(value)
-    if len(items) != 2 or not all(isinstance(v, int) and v >= least for v in items):
+    items = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(items) != 2 or not all(is_whole(v) and v >= least for v in items):
         raise ArgumentError(f"{who}: {value!r} is not a whole number >= {least}, or two of them (rows, cols)")
     return items[0], items[1]
 
 
 def pads(value: int | Sequence[int] | Sequence[Sequence[int]], who: str) -> Pads:
     """An int, (rows, cols) or ((top, bottom), (left, right)) as the last of these."""
-    items: Sequence[object] = (value, value) if isinstance(value, int) else tuple(value)
+    items: Sequence[object] = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(items) != 2:
         raise ArgumentError(
             f"{who}: {value!r} is not a padding: an int, (rows, cols) or ((top, bottom), (left, right))"

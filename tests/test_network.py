@@ -93,12 +93,14 @@ def test_a_long_chain_is_no_problem():
         (Conv(4, 3, pad=1), Conv(4, (3, 3), stride=(1, 1), pad=((1, 1), (1, 1)))),
         (Conv(4, 3, pad=(1, 0)), Conv(4, 3, pad=((1, 1), (0, 0)))),
         (Conv(4, [3, 3], pad=[1, 0]), Conv(4, 3, pad=(1, 0))),
+        (Conv(np.int64(4), np.array([3, 3]), pad=np.int32(1)), Conv(4, 3, pad=1)),
         (MaxPool(2), MaxPool(2, 2)),
         (MaxPool((2, 4)), MaxPool((2, 4), (2, 4))),
     ],
 )
 def test_spelling_of_arguments_does_not_matter(a, b):
-    assert Network.chain([a], (3, 8, 8)) == Network.chain([b], (3, 8, 8))
+    assert Network.chain([a], (3, 8, 8)) == Network.chain([b], np.array((3, 8, 8)))
+    assert hash(a) and Network.from_json(Network.chain([a], (3, 8, 8)).to_json(), "here").entries
 
 
 def test_uneven_padding_stays():

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from .. import reference
 from ..errors import ArgumentError
 from ..graph import Graph, Operand, Parameter, Value
@@ -78,6 +80,8 @@ class Layer:
         LAYERS[cls.__name__] = cls
 
     def __post_init__(self) -> None:
+        for name, value in self.arguments.items():
+            object.__setattr__(self, name, plain(value))
         _ = self.settings
 
     @property
@@ -134,7 +138,7 @@ class Layer:
 
 
 def layer_from(kind: str, arguments: Mapping[str, Any], name: str | None = None) -> Layer:
-    """The inverse of `describe`; lists become tuples.
+    """The inverse of `describe`.
 
     Raises:
         ArgumentError: there is no such layer, or it does not take these arguments.
@@ -145,8 +149,11 @@ def layer_from(kind: str, arguments: Mapping[str, Any], name: str | None = None)
     unknown = sorted(set(arguments) - known)
     if unknown:
         raise ArgumentError(f"{kind}: it has no argument {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
-    return LAYERS[kind](**{key: _tuples(value) for key, value in arguments.items()}, name=name)
+    return LAYERS[kind](**arguments, name=name)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def plain(value: Any) -> Any:
+    """An argument as Python writes it: NumPy's numbers as Python's, lists and arrays as tuples."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return tuple(plain(v) for v in value) if isinstance(value, list | tuple) else value

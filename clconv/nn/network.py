@@ -19,7 +19,7 @@ from ..errors import ArgumentError, ModelFileError, ShapeError
 from ..graph import Graph, Parameter
 from ..packing import Array
 from ..shapes import TensorSpec
-from .base import Layer, layer_from
+from .base import Layer, layer_from, plain
 from .symbol import Input, Symbol
 
 FORMAT = 1  # of the JSON description
@@ -69,6 +69,7 @@ class Network:
         for i, layer in enumerate(items):
             if not isinstance(layer, Layer):
                 raise ArgumentError(f"Net: item {i} of the list is {type(layer).__name__}, not a layer")
+        input_shape = plain(input_shape)
         if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
             raise ShapeError(f"Net: input_shape {input_shape!r} is not (C, H, W)")
         symbol = Input(*input_shape)

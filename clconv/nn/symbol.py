@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import ArgumentError, ShapeError
-from .base import Layer
+from ..shapes import is_whole
+from .base import Layer, plain
 from .elementwise import Add
 
 
@@ -47,8 +48,7 @@ class Symbol:
 
 def Input(channels: int, height: int, width: int) -> Symbol:
     """The image that a network reads: C, H, W."""
-    if not all(isinstance(n, int) and n > 0 for n in (channels, height, width)):
-        raise ShapeError(
-            f"Input: ({channels}, {height}, {width}) is no image shape; C, H and W are whole numbers from 1"
-        )
-    return Symbol(None, (), (channels, height, width))
+    c, h, w = plain((channels, height, width))
+    if not all(is_whole(n) and n > 0 for n in (c, h, w)):
+        raise ShapeError(f"Input: ({c}, {h}, {w}) is no image shape; C, H and W are whole numbers from 1")
+    return Symbol(None, (), (c, h, w))

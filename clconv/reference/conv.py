@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ..errors import ArgumentError, ShapeError
 from ..shapes import ROUNDINGS, pads, pair, transposed_count
 from .case import Case, Refusal
-from .layer import Array, Arrays, Attrs, Gradients, LinearLayer, Shape, one_of, register, whole
+from .layer import Array, Arrays, Attrs, Gradients, LinearLayer, Shape, one_of, register, truth, whole
 from .windows import Windows, windows
 
 
@@ -59,7 +59,7 @@ class Conv(LinearLayer):
             "pads": pads(given["pad"], "conv"),
             "dilation": pair(given["dilation"], "conv: dilation"),
             "groups": whole(given["groups"], "conv: groups"),
-            "bias": given["bias"],
+            "bias": truth(given["bias"], "conv: bias"),
             "rounding": one_of(given["rounding"], ROUNDINGS, "conv: rounding"),
         }
 
@@ -154,7 +154,7 @@ class ConvTranspose(LinearLayer):
             "output_pad": output_pad,
             "dilation": pair(given["dilation"], "convtranspose: dilation"),
             "groups": whole(given["groups"], "convtranspose: groups"),
-            "bias": given["bias"],
+            "bias": truth(given["bias"], "convtranspose: bias"),
         }
 
     def windows(self, attrs: Attrs, shapes: Sequence[Shape]) -> Windows:
@@ -317,6 +317,10 @@ REFUSED = [
     _refused(r"^conv: 4 filters do not divide into 3 groups; groups=1 or 2 would fit$", groups=3),
     _refused(r"^conv: filters: 0 is not a whole number >= 1$", filters=0),
     _refused(r"^conv: filters: 2\.0 is not a whole number >= 1$", filters=2.0),
+    _refused(r"^conv: filters: True is not a whole number >= 1$", filters=True),
+    _refused(r"^conv: bias: 'no' is not True or False$", bias="no"),
+    _refused(r"^conv: pad: None is not a whole number >= 0, or two", pad=None),
+    _refused(r"^conv: kernel: 1\.5 is not a whole number >= 1, or two", kernel=1.5),
     _refused(r"^conv: kernel: 0 is not a whole number >= 1, or two of them \(rows, cols\)$", kernel=0),
     _refused(r"^conv: kernel: \(3, 3, 3\) is not a whole number >= 1, or two", kernel=(3, 3, 3)),
     _refused(r"^conv: stride: 0 is not a whole number >= 1, or two", stride=0),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from .case import Case, Refusal
-from .layer import Array, Arrays, Attrs, Gradients, LinearLayer, Shape, register, whole
+from .layer import Array, Arrays, Attrs, Gradients, LinearLayer, Shape, register, truth, whole
 
 
 @register
@@ -23,7 +23,7 @@ class FC(LinearLayer):
 
     def settings(self, attrs: Attrs) -> dict[str, Any]:
         given = super().settings(attrs)
-        return {**given, "units": whole(given["units"], "fc: units")}
+        return {"units": whole(given["units"], "fc: units"), "bias": truth(given["bias"], "fc: bias")}
 
     def output_shape(self, attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
         units: int = self.settings(attrs)["units"]
@@ -69,5 +69,6 @@ CASES = [
 REFUSED = [
     Refusal("FC", {"units": 0}, ((1, 3, 4, 4),), r"^fc: units: 0 is not a whole number >= 1$"),
     Refusal("FC", {"units": 2.5}, ((1, 3, 4, 4),), r"^fc: units: 2\.5 is not a whole number >= 1$"),
+    Refusal("FC", {"units": 3, "bias": 1}, ((1, 3, 4, 4),), r"^fc: bias: 1 is not True or False$"),
     Refusal("FC", {"units": 3}, ((5, 3),), r"^fc: input shape \(5, 3\) is not \(N, C, H, W\)"),
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, ShapeError
+from ..shapes import is_whole
 
 Array = NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -201,9 +202,16 @@ def register(cls: LayerType) -> LayerType:
 
 
 def whole(value: object, who: str, *, least: int = 1) -> int:
-    """`value`, refused unless it is an int of at least `least`."""
-    if not isinstance(value, int) or value < least:
+    """`value`, refused unless it is an int, and no bool, of at least `least`."""
+    if not isinstance(value, int) or not is_whole(value) or value < least:
         raise ArgumentError(f"{who}: {value!r} is not a whole number >= {least}")
+    return value
+
+
+def truth(value: object, who: str) -> bool:
+    """`value`, refused unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{who}: {value!r} is not True or False")
     return value
 
 
@@ -217,7 +225,7 @@ def one_of(value: object, allowed: Sequence[str], who: str) -> str:
 
 def number(value: object, who: str, allowed: Callable[[float], bool], text: str) -> float:
     """`value` as a float, refused unless it is finite and allowed; `text` says what is: ">= 0"."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or not allowed(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not allowed(value):
         raise ArgumentError(f"{who}: {value!r} is not a number {text}")
     return float(value)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..shapes import ROUNDINGS, pads, pair
 from .case import Case, Refusal
-from .layer import Array, Arrays, Attrs, Gradients, LinearLayer, Shape, one_of, register, whole
+from .layer import Array, Arrays, Attrs, Gradients, LinearLayer, Shape, one_of, register, truth, whole
 from .windows import Windows, windows
 
 
@@ -31,7 +31,7 @@ class Local(LinearLayer):
             "kernel": pair(given["kernel"], "local: kernel"),
             "stride": pair(given["stride"], "local: stride"),
             "pads": pads(given["pad"], "local"),
-            "bias": given["bias"],
+            "bias": truth(given["bias"], "local: bias"),
             "rounding": one_of(given["rounding"], ROUNDINGS, "local: rounding"),
         }
 

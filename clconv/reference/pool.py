@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..shapes import ROUNDINGS, pads, pair
 from .case import Case, Refusal
-from .layer import Array, Arrays, Attrs, Context, Gradients, Layer, LinearLayer, Shape, one_of, register
+from .layer import Array, Arrays, Attrs, Context, Gradients, Layer, LinearLayer, Shape, one_of, register, truth
 from .windows import Windows, windows
 
 
@@ -83,6 +83,10 @@ class AvgPool(Pool, LinearLayer):
     who = "avgpool"
     exact = False  # a mean is rarely a whole number
     defaults: ClassVar[Attrs] = {**Pool.defaults, "count_pad": False}
+
+    def settings(self, attrs: Attrs) -> dict[str, Any]:
+        given = super().settings(attrs)
+        return {**given, "count_pad": truth(given["count_pad"], "avgpool: count_pad")}
 
     def _divisors(self, attrs: Attrs, over: Windows) -> Array:
         """How many elements each window counts, (1, 1, 1, 1, P, Q)."""
