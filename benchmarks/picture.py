@@ -37,8 +37,12 @@ def draw(content: dict[str, Any], path: Path) -> None:
                 continue
             ms, at = row["engines"][name]["ms"], place + (i - (len(names) - 1) / 2) * height
             axes.barh(at, best / ms, 0.9 * height, color=COLOURS[name], label=name if place == 0 else None)
-            axes.text(best / ms, at, f" {ms:.0f} ms" if ms >= 100 else f" {ms:.3g} ms", va="center", fontsize=7)
-    axes.axvline(1, color="#444444", linewidth=0.8)
+            label = f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+            style = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            axes.annotate(
+                label, (best / ms, at), (4, 0), textcoords="offset points", va="center", fontsize=7, bbox=style
+            )
+    axes.axvline(1, color="#444444", linewidth=0.8, zorder=0.5)
     axes.set_yticks(range(len(rows)), [f"{row['network']}, {row['batch']}" for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.12)

@@ -313,14 +313,13 @@ class Net:
             raise ArgumentError(f'plan: mode {mode!r} is not "test" or "train"')
         if not isinstance(batch, (int, np.integer)) or batch < 1:
             raise ArgumentError(f"plan: batch {batch!r} is not a number of images from 1 on")
-        batch = int(batch)
         terms = Terms(exact, spill, storage)
         if mode == "train":
             terms.for_training("plan")
             optimizer = optimizer or SGD(0.01, momentum=0.9)
             trainer = Trainer(self.network, self.device, loss, optimizer, bn=bn, storage=storage)
-            return trainer.plan_within({"train": {batch}}, budget_bytes(memory))[0]
-        return self._inference.plan(OUTPUT, batch, budget=budget_bytes(memory), terms=terms)
+            return trainer.plan_within({"train": {int(batch)}}, budget_bytes(memory))[0]
+        return self._inference.plan(OUTPUT, int(batch), budget=budget_bytes(memory), terms=terms)
 
     def predict(
         self,

@@ -11,6 +11,7 @@ from .errors import ArgumentError, ShapeError
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
+LARGEST = 1 << 24  # of a stride, a dilation, an extent of a window: what kernels compute from them stays in 32 bits
 ROUNDINGS = ("exact", "floor", "ceil")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int32": 4, "uint8": 1}
 ALIGN = 64  # bytes; every tensor in memory starts at a multiple
@@ -190,10 +191,12 @@ def is_whole(value: object) -> bool:
 
 
 def pair(value: int | Sequence[int], who: str, *, least: int = 1) -> Pair:
-    """An int or (rows, cols) as (rows, cols), checked to be at least `least`."""
+    """An int or (rows, cols) as (rows, cols), checked to be at least `least` and at most LARGEST."""
     items = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(items) != 2 or not all(is_whole(v) and v >= least for v in items):
         raise ArgumentError(f"{who}: {value!r} is not a whole number >= {least}, or two of them (rows, cols)")
+    if max(items) > LARGEST:
+        raise ArgumentError(f"{who}: {value!r} is more than {LARGEST}, which no image needs")
     return items[0], items[1]
 
 

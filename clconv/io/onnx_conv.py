@@ -14,13 +14,12 @@ from .._core.fc import FullyConnected
 from .._core.window import Window
 from ..errors import ShapeError
 from ..graph import Value
-from ..shapes import TensorSpec
+from ..shapes import LARGEST, TensorSpec
 from .onnx_move import channels_last
 from .onnx_table import operator
 from .onnx_values import Builder, Device, Host, Op, Shape, Tensor, Unsupported, known
 
 Pads = tuple[tuple[int, int], ...]
-LARGEST = 1 << 24  # of a stride, a dilation, an extent of a window: what kernels compute from them stays in 32 bits
 
 
 def spatial(n: Op, name: str, rank: int, default: int) -> tuple[int, ...]:

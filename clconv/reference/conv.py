@@ -323,6 +323,7 @@ REFUSED = [
     _refused(r"^conv: kernel: 1\.5 is not a whole number >= 1, or two", kernel=1.5),
     _refused(r"^conv: kernel: 0 is not a whole number >= 1, or two of them \(rows, cols\)$", kernel=0),
     _refused(r"^conv: kernel: \(3, 3, 3\) is not a whole number >= 1, or two", kernel=(3, 3, 3)),
+    _refused(r"^conv: stride: 1000000000000 is more than 16777216, which", stride=10**12),
     _refused(r"^conv: stride: 0 is not a whole number >= 1, or two", stride=0),
     _refused(r"^conv: dilation: \(1, 0\) is not a whole number >= 1, or two", dilation=(1, 0)),
     _refused(r"^conv: pad: -1 is not a whole number >= 0, or two", pad=-1),
