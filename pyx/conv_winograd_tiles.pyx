@@ -14,13 +14,13 @@ _WIDTHS = (14, 8, 7, 6, 4, 2)  # of a register tile: few, each is a program
 _FEW = (1, 2, 4)  # of one whose transformed filters stay in registers
 _INPUT, _OUTPUT = 440, 400  # transforms of a tile of 36 products: of a channel block in, of one out
 _LARGER = 1.3  # times as long for each product, where a tile has more of them: registers do not hold it
-_FILTER, _FILTER_FEW = 100, 54  # transform of a filter's vector: through the cache, in registers
+_FILTER, _FILTER_FEW = 115, 54  # transform of a filter's vector: through the cache, in registers
 _IN_FLIGHT = 8  # multiply-adds that do not wait for one another
 _MOST_FRUGAL = 28  # tiles in a block, of ways with little workspace
 _SCRATCH_BYTES = 4 << 20  # of a work-item, at most
 _CACHE_BYTES = 7 << 18  # of a core: what is larger comes from behind it
-_LINE = 2  # a vector from there
-_MANY_TILES, _CHUNK = 33, 4  # with so many tiles in a block, sums pass through memory every so many channel blocks
+_LINE = 8  # a sum from there and back; inputs, which are read in order, come ahead
+_MANY_TILES, _CHUNK = 32, 4  # with so many tiles in a block, sums pass through memory every so many channel blocks
 
 # Of weight gradients: units of work, tiles of a chunk and of a block at least, values of a point and block at most.
 _UNITS, _CHUNK_TILES, _LEAST_TILES, _VALUES = 16, 64, 16, 16384
@@ -90,7 +90,7 @@ def way(tiles, k, c, taps, groups, block, units, accumulators, side, width, per_
         register_tile = max(2 * width + 0.25 * (2 + width), _IN_FLIGHT)
         products = c // groups * (points * per_block // width * register_tile + 2 * _FILTER * more_taps)
         if nbytes > _CACHE_BYTES:
-            products += _LINE * points * planes / groups
+            products += _LINE * points * 2 * per_block
     transformed = each // shares if each % shares == 0 else 1 if shares % each == 0 else min(count, each // shares + 2)
     price = transformed * per_block * c_blocks * _INPUT * transforms
     price += each * -(-k_units // shares) * (products + per_block * together * _OUTPUT * more_outputs)

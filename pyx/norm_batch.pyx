@@ -1,4 +1,7 @@
-"""Batch normalisation: by the batch's statistics, with its gradient, or by running ones (cl/norm_batch.cl)."""
+"""Batch normalisation: by the batch's statistics, with its gradient, or by running ones.
+
+The kernels are in cl/norm_batch.cl, for a device whose units each have channel blocks of their own in norm_batch_whole.cl.
+"""
 
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
@@ -71,7 +74,7 @@ class BatchNormTrain(BatchNorm):
         return (TensorSpec(specs[0].shape), per_channel, per_channel)
 
     def choices(self, facts, specs, outs):
-        return [_chunked(facts, specs[0])]
+        return _choices(facts, specs[0])
 
     def cost(self, specs, outs, facts):
         x = specs[0]
@@ -82,23 +85,27 @@ class BatchNormTrain(BatchNorm):
         if self.adds:
             grad, activation = unactivated(self, emit, values["y"], grad), "none"
         operands = (values["x"], grad, *(values[name] for name in ("weight", "bias", "mean", "inverse")))
-        dweight, dbias = emit(BatchNormGradSums(activation, slope), *operands)
-        found = {"weight": dweight, "bias": dbias, "residual": grad}
+        found = {"residual": grad}
         if "x" in wanted:
-            found["x"] = emit(BatchNormGradX(activation, slope), *operands, dweight, dbias)
+            found["x"], found["weight"], found["bias"] = emit(BatchNormGrad(activation, slope), *operands)
+        else:
+            found["weight"], found["bias"] = emit(BatchNormGradSums(activation, slope), *operands)
         return found
 
     def record(self, rec, ins, outs, work, choice):
-        x, _, _, running_mean, running_var = ins[:5]
+        x, weight, bias, running_mean, running_var = ins[:5]
         y, mean, inverse = outs
-        c = x.spec.shape[1]
-        total, chunks, per_chunk = _split(x.spec)
+        _, c, h, w = x.spec.shape
+        count, (total, chunks, per_chunk) = blocks(c, rec.facts.block), _split(x.spec)
+        statistics = [mean, inverse, running_mean, running_var]
+        settings = [float(self.eps), float(1 - self.momentum), float(self.momentum)]
+        if choice.name == "whole":
+            args = [x, weight, bias, ins[-1] if self.adds else None, work, *statistics, y, count, c, h * w, chunks]
+            _launch_whole(rec, "bn_train", count, [*args, total, per_chunk, *settings, *self.activation_args()])
+            return
         _launch_chunks(rec, "bn_parts", [x, work], x.spec)
-        args = [
-            work, mean, inverse, running_mean, running_var, blocks(c, rec.facts.block), c, chunks, total, per_chunk,
-            float(self.eps), float(1 - self.momentum), float(self.momentum),
-        ]
-        _launch(rec, "bn_statistics", (blocks(c, rec.facts.block),), args, 2 * looped(chunks))
+        args = [work, *statistics, count, c, chunks, total, per_chunk, *settings]
+        _launch(rec, "bn_statistics", (count,), args, 2 * looped(chunks))
         self.launch(rec, ins, [mean, inverse], y, inverted=1)
 
 
@@ -123,9 +130,15 @@ class BatchNormInfer(BatchNorm):
 
 
 class BatchNormGrad(Layer):
-    """Base of both gradients. dy is that of f's output; the slope of f is taken from x again."""
+    """dweight = sum of g * (x - mean) * inverse, dbias = sum of g, per channel, and
+    dx = weight * inverse * (g - dbias / M - (x - mean) * inverse * dweight / M), M values per channel.
+
+    g = dy * f', where dy is that of f's output; the slope of f is taken from x again.
+    """
 
     inputs = ("x", "dy", "weight", "bias", "mean", "inverse")
+    outputs = ("dx", "dweight", "dbias")
+    inplace = {"dx": ("dy", "x")}
 
     def __init__(self, activation="none", slope=0.0):
         self.activation = activation
@@ -136,11 +149,44 @@ class BatchNormGrad(Layer):
         """Build definitions: f, which is computed in the innermost loops."""
         return {"ACTIVATION": ACTIVATIONS.index(self.activation)}
 
+    def infer(self, specs):
+        return (TensorSpec(specs[0].shape), specs[2], specs[2])
+
+    def choices(self, facts, specs, outs):
+        return _choices(facts, specs[0])
+
+    def cost(self, specs, outs, facts):
+        x = specs[0]
+        return Cost(10 * x.values, 5 * x.nbytes(facts.block))
+
+    def record(self, rec, ins, outs, work, choice):
+        dx, *sums = outs
+        n, c, h, w = ins[0].spec.shape
+        count = blocks(c, rec.facts.block)
+        if choice.name == "whole":
+            total, chunks, per_chunk = _split(ins[0].spec)
+            args = [*ins, work, *outs, count, h * w, chunks, total, per_chunk, float(self.slope)]
+            _launch_whole(rec, "bn_grad", count, args, **self.defines)
+            return
+        self.record_sums(rec, ins, sums, work)
+        run, runs = _runs(rec.facts, h * w)
+        args = [*ins, *sums, dx, n * count * runs, count, h * w, run, runs, float(n * h * w), float(self.slope)]
+        _launch(rec, "bn_grad_x", (n * count * runs,), args, looped(run), **self.defines)
+
+    def record_sums(self, rec, ins, sums, work):
+        """Records what computes dweight and dbias."""
+        x, inverse = ins[0], ins[5]
+        _launch_chunks(rec, "bn_grad_parts", [*ins, work], x.spec, [self.slope], **self.defines)
+        count = blocks(x.spec.shape[1], rec.facts.block)
+        chunks = _split(x.spec)[1]
+        _launch(rec, "bn_grad_total", (count,), [work, inverse, *sums, count, chunks], looped(chunks))
+
 
 class BatchNormGradSums(BatchNormGrad):
-    """dweight = sum of dy * f' * (x - mean) * inverse, dbias = sum of dy * f', per channel."""
+    """`BatchNormGrad` without dx."""
 
     outputs = ("dweight", "dbias")
+    inplace = {}
 
     def infer(self, specs):
         return (specs[2], specs[2])
@@ -148,35 +194,18 @@ class BatchNormGradSums(BatchNormGrad):
     def choices(self, facts, specs, outs):
         return [_chunked(facts, specs[0])]
 
-    def record(self, rec, ins, outs, work, choice):
-        x, inverse = ins[0], ins[5]
-        _launch_chunks(rec, "bn_grad_parts", [*ins, work], x.spec, [self.slope], **self.defines)
-        count = blocks(x.spec.shape[1], rec.facts.block)
-        chunks = _split(x.spec)[1]
-        _launch(rec, "bn_grad_total", (count,), [work, inverse, *outs, count, chunks], looped(chunks))
-
-
-class BatchNormGradX(BatchNormGrad):
-    """dx = weight * inverse * (dy * f' - dbias / M - (x - mean) * inverse * dweight / M), M values per channel."""
-
-    inputs = (*BatchNormGrad.inputs, "dweight", "dbias")
-    outputs = ("dx",)
-    inplace = {"dx": ("dy", "x")}
-
-    def infer(self, specs):
-        return (TensorSpec(specs[0].shape),)
+    def cost(self, specs, outs, facts):
+        x = specs[0]
+        return Cost(5 * x.values, 2 * x.nbytes(facts.block))
 
     def record(self, rec, ins, outs, work, choice):
-        n, c, h, w = ins[0].spec.shape
-        run, runs = _runs(rec.facts, h * w)
-        count = blocks(c, rec.facts.block)
-        args = [*ins, outs[0], n * count * runs, count, h * w, run, runs, float(n * h * w), float(self.slope)]
-        _launch(rec, "bn_grad_x", (n * count * runs,), args, looped(run), **self.defines)
+        self.record_sums(rec, ins, outs, work)
 
 
 # A chunk holds at least so many pixels, so that its two sums are small beside it; there are at most so many.
 _LEAST_PIXELS = 512
 _MOST_CHUNKS = 256
+_IDLE = 1.25  # times the work of units that never wait, at most, where a unit takes whole channel blocks
 TILE = 128  # of cl/norm_batch.cl
 
 
@@ -188,10 +217,23 @@ def _split(spec):
     return total, -(-total // per_chunk), per_chunk
 
 
+def _choices(facts, spec):
+    """Where the units are busy with channel blocks of their own, the choice of `norm_batch_whole.cl` comes first."""
+    chunked = _chunked(facts, spec)
+    count, units = blocks(spec.shape[1], facts.block), facts.compute_units
+    whole = facts.kernels == "cpu" and facts.workers and -(-count // units) * units <= _IDLE * count
+    return [Choice("whole", (), chunked.workspace_bytes), chunked] if whole else [chunked]
+
+
 def _chunked(facts, spec):
     """The choice of a layer with two sums per chunk and channel as workspace."""
     per_channel = TensorSpec((1, spec.shape[1], 1, 1))
     return Choice("chunks", (), 2 * _split(spec)[1] * per_channel.nbytes(facts.block))
+
+
+def _launch_whole(rec, kernel, count, args, **defines):
+    """Records a kernel with a work-item for each channel block."""
+    rec.launch("norm_batch_whole.cl", kernel, (count,), args, defines=defines, local_size=(1,))
 
 
 def _check_channels(specs):
