@@ -1,17 +1,17 @@
 // conv_grad.cl -- gradients of a convolution with respect to its weights and its bias, in two passes each.
 //
 //   conv_grad_w     partial sums of dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n, c, i, j], i = p*stride - pad +
-//                   r*dilation, likewise j, over a chunk of the rows (n, p); one work-item: chunk, KB output blocks,
-//                   input block
+//                   r*dilation, likewise j, over a chunk of the rows (n, p); one work-item: chunk, `spans` times KB
+//                   output blocks, `depths` input blocks, which rows that are near serve one after the other
 //   conv_grad_whole the same sums over all rows, not stored in between: with UPDATE w is stepped (optimizer.h); for
 //                   small images, of which x and dy stay in the cache for all taps; one group of channels
 //   channel_sum     partial sums of db[k] = sum over n,p,q of dy[n,k,p,q] over a chunk of the rows
 //   sum_parts       adds the partial sums in order: same bits every time; UPDATE as above
 //
 // Tensors   x channel blocks or, with PLANAR, [N][C][H][W]; dy channel blocks; dw filter blocks
-// Launch    conv_grad_w: global (chunks, input blocks per output block, output blocks / KB); conv_grad_whole: the same
-//           with 1 chunk; channel_sum: (chunks, blocks); sum_parts: (VFs of the sum); the numbers of chunks depend on
-//           the layer's shape alone
+// Launch    conv_grad_w: global (chunks, input blocks per output block / depths, output blocks / KB / spans), with groups
+//           of channels depths and spans are 1; conv_grad_whole: (1, input blocks, output blocks / KB); channel_sum:
+//           (chunks, blocks); sum_parts: (VFs of the sum); the numbers of chunks depend on the layer's shape alone
 // Tunables  KB    output blocks that an item sums at a time, a divisor of their number; 1 with groups (default 1)
 //           CT    input channels likewise (default: of planar x 1, else all of a block, B)
 //           ST    with PLANAR, taps of a row likewise, a divisor of the kernel's width (default 1)
@@ -113,46 +113,65 @@
     int batch, int c_total, int h_in, int w_in, int k_total, int p_out, int q_out, int kernel_h, int kernel_w, \
         int stride_h, int stride_w, int pad_top, int pad_left, int dilation_h, int dilation_w
 
+// Of an item's pairs of KB output blocks, from kb on, and an input block, cb: their sums, `part`.
+#define FOR_PAIRS                                                                                                      \
+    for (int pair = 0, kb = first_kb; pair < spans && kb < k_blocks; pair++, kb += KB)                                 \
+        for (int depth = first_depth; depth < last_depth; depth++)
+#define PAIR                                                                                                           \
+    const int cb = kb * B / k_per_group * c_per_group / B + depth;                                                     \
+    const int channels = min(B, c_total - cb * B); /* not positive past the last block: zeros are written */          \
+    __global VF *part = BLOCKS_AT(, parts) + ((size_t)chunk * k_blocks + kb) * block_sums + (size_t)depth * taps_of_block;
+
 // rows_at_once: rows of an image, whose x and dy stay in the nearest cache while all taps pass over them
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void conv_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, parts), GEOMETRY, int filter_depth, int k_per_group, int c_per_group,
-    int rows_per_chunk, int rows_at_once)
+    int rows_per_chunk, int rows_at_once, int depths, int spans)
 {
-    const int chunk = get_global_id(0), depth = get_global_id(1), kb = get_global_id(2) * KB;
+    const int chunk = get_global_id(0), first_depth = get_global_id(1) * depths, first_kb = get_global_id(2) * spans * KB;
+    const int last_depth = min(first_depth + depths, filter_depth);
     const int plane = h_in * w_in, k_blocks = BLOCKS(k_total), c_blocks = BLOCKS(c_total);
-    const int cb = kb * B / k_per_group * c_per_group / B + depth;
-    const int channels = min(B, c_total - cb * B); // not positive past the last block: zeros are written
-    const size_t block_sums = (size_t)filter_depth * kernel_h * kernel_w * B;
-    __global VF *part = BLOCKS_AT(, parts) + ((size_t)chunk * k_blocks + kb) * block_sums +
-                        (size_t)depth * kernel_h * kernel_w * B;
+    const int taps_of_block = kernel_h * kernel_w * B;
+    const size_t block_sums = (size_t)filter_depth * taps_of_block;
     const int first_row = chunk * rows_per_chunk, last_row = min(first_row + rows_per_chunk, batch * p_out);
 
-    for (int j = 0; j < KB; j++)
-        for (int t = 0; t < kernel_h * kernel_w * B; t++)
-            part[j * block_sums + t] = (VF)(0);
-    int row = channels > 0 ? first_row : last_row;
+    FOR_PAIRS
+    {
+        PAIR
+        for (int j = 0; j < KB; j++)
+            for (int t = 0; t < taps_of_block; t++)
+                part[j * block_sums + t] = (VF)(0);
+    }
+    int row = first_row;
     while (row < last_row) {
         const int n = row / p_out, p_first = row % p_out;
         const int p_last = min(p_out, p_first + min(rows_at_once, last_row - row));
-        __global const real *block = BLOCK_OF(n);
-        __global const VF *dy_block = DY_OF(n);
-        for (int r = 0; r < kernel_h; r++)
-            for (int c0 = 0; c0 < channels; c0 += CT)
-                for (int s = 0; s < kernel_w; s += ST) {
-                    __global VF *taps = part + (r * kernel_w + s) * B + c0;
-                    VF acc[KB][TAPS];
-                    REPEAT(TAPS, LOAD_SUMS, 0)
-                    ADD_ROWS
-                    REPEAT(TAPS, STORE_SUMS, 0)
-                }
+        FOR_PAIRS
+        {
+            PAIR
+            __global const real *block = BLOCK_OF(n);
+            __global const VF *dy_block = DY_OF(n);
+            for (int r = 0; r < kernel_h; r++)
+                for (int c0 = 0; c0 < channels; c0 += CT)
+                    for (int s = 0; s < kernel_w; s += ST) {
+                        __global VF *taps = part + (r * kernel_w + s) * B + c0;
+                        VF acc[KB][TAPS];
+                        REPEAT(TAPS, LOAD_SUMS, 0)
+                        ADD_ROWS
+                        REPEAT(TAPS, STORE_SUMS, 0)
+                    }
+        }
         row += p_last - p_first;
     }
     if (k_per_group < k_total) {
         // Lanes of other groups share the block: their sums are no weights.
-        for (int t = 0; t < kernel_h * kernel_w * B; t++) {
-            const int group = (cb * B + t % B) / c_per_group;
-            const VI lane_group = (LANES + kb * B) / k_per_group;
-            part[t] = select((VF)(0), part[t], lane_group == (VI)(group));
+        FOR_PAIRS
+        {
+            PAIR
+            for (int t = 0; t < taps_of_block; t++) {
+                const int group = (cb * B + t % B) / c_per_group;
+                const VI lane_group = (LANES + kb * B) / k_per_group;
+                part[t] = select((VF)(0), part[t], lane_group == (VI)(group));
+            }
         }
     }
 }

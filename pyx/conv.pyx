@@ -7,7 +7,7 @@ from clconv._core.activation import unactivated
 from clconv._core.conv_gemm import conv_choices, forward_phase, record_conv, transposed_phases
 from clconv._core.conv_gemm_grad import channel_sum_choices, conv_grad_choices, record_channel_sum, record_conv_grad
 from clconv._core.conv_tiles import ceil_div, direct_effort, gradient_tile, is_pointwise, launch_direct, register_tiles
-from clconv._core.conv_tiles import rows_at_once, rows_gathered, rows_of, stays_near
+from clconv._core.conv_tiles import blocks_at_once, rows_at_once, rows_gathered, rows_of, stays_near
 from clconv._core.layer import Choice, Cost, Layer, Residual, looped
 from clconv._core.layout import FilterSwap
 from clconv._core.optimizer import WeightGradient
@@ -210,22 +210,24 @@ class ConvGradW(WeightGradient):
         tile = gradient_tile(rec.facts, self.spec, x.spec.layout == "plain")
         geometry = [n, c, *x.spec.shape[2:], k, p, q, *self.window.args()]
         steps = ceil_div(min(c, block), tile["CT"]) * ceil_div(s, tile.get("ST", 1))
-        size = depth, blocks(k, block) // tile["KB"]
+        pairs = blocks(k, block) // tile["KB"]
         if choice.name == "whole":
             images = looped(n, looped(p, looped(q)))
-            rec.launch("conv_grad.cl", "conv_grad_whole", (1, *size), [x, dy, *total, *geometry],
+            rec.launch("conv_grad.cl", "conv_grad_whole", (1, depth, pairs), [x, dy, *total, *geometry],
                        defines={**tile, **defines}, local_size=(1, 1, 1), iterations=looped(r, looped(steps, images)))
             return
         chunks = dict(choice.tiles)["chunks"]
         rows = -(-n * p // chunks)
         once = rows_at_once(self.window, x.spec, dy.spec, block, tile["KB"])
+        depths, spans = blocks_at_once(self.spec, rec.facts, chunks, pairs)
         pieces = ceil_div(rows, once) + ceil_div(rows, p) + 1
         rec.launch(
-            "conv_grad.cl", "conv_grad_w", (chunks, *size),
-            [x, dy, work, *geometry, depth, k // groups, c_group, rows, once], defines=tile, local_size=(1, 1, 1),
+            "conv_grad.cl", "conv_grad_w", (chunks, ceil_div(depth, depths), ceil_div(pairs, spans)),
+            [x, dy, work, *geometry, depth, k // groups, c_group, rows, once, depths, spans], defines=tile,
+            local_size=(1, 1, 1),
             # Rows are read once per tap; columns come in up to three loops.
-            iterations=looped(tile["KB"], looped(r * s * block)) + looped(r * s * block)
-            + looped(pieces, looped(r, looped(steps, 1))) + r * steps * rows * (6 + looped(q)),
+            iterations=2 * depths * spans * looped(tile["KB"] + 1, looped(r * s * block))
+            + depths * spans * (looped(pieces, looped(r, looped(steps, 1))) + r * steps * rows * (6 + looped(q))),
         )
         launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
 

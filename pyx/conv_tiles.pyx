@@ -125,6 +125,7 @@ def launch_direct(rec, layer, ins, outs, extents, per_row, defines):
 # What the nearest cache of a processor holds besides sums, and what a share of the next one does.
 _NEAREST_BYTES = 40 << 10
 _NEAR_BYTES = 256 << 10
+_ITEMS_PER_UNIT = 2  # that still share the work out evenly
 
 
 def gradient_tile(facts, w, planar):
@@ -146,6 +147,15 @@ def rows_at_once(window, x, dy, block, kb):
     """Rows of dy that an item of conv_grad_w takes through all taps, so that they and those of x stay near."""
     row = 4 * block * (window.stride[0] * x.shape[3] + kb * dy.shape[3])
     return max(1, min(dy.shape[2], _NEAREST_BYTES // row))
+
+
+def blocks_at_once(w, facts, chunks, pairs):
+    """(input blocks, pairs of output blocks) that an item of conv_grad_w takes: of a single tap as many as keep the units
+    busy, as rows of x and dy would else come from memory for each of them; more taps read what is near anyway."""
+    if w.groups > 1 or w.shape[2] * w.shape[3] > 1 or not facts.workers:
+        return 1, 1
+    items = ceil_div(_ITEMS_PER_UNIT * facts.compute_units, chunks)
+    return blocks(w.shape[1], facts.block), ceil_div(pairs, min(items, pairs))
 
 
 def stays_near(x, dy, block, kb):
