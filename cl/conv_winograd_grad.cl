@@ -11,6 +11,7 @@
 //           for all of them, and sums over these tiles in registers
 // Tunables  CT  input channels of a register tile of 2*CT sums, a divisor of B (default B/2)
 //           WHOLE  1: there is one chunk, of one block of tiles (default 0)
+//           PREFETCH  1: the compiler has __builtin_prefetch (default 0): weights and states come near during products
 // Order     tiles of a block one after the other, blocks of a chunk likewise; both depend on the layer's shape alone
 // Accuracy  as conv_winograd.cl
 
@@ -26,6 +27,10 @@
 #endif
 #ifndef WHOLE
 #define WHOLE 0
+#endif
+
+#ifndef PREFETCH
+#define PREFETCH 0
 #endif
 
 #define SUMS (2 * B + 1) // of one of the 36 products: odd, so that not all lie in one set of the cache
@@ -115,7 +120,16 @@ __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void 
                             dy_tiles + (size_t)j * 36 * plane + t, plane);
                     }
                 for (int cb = 0; cb < c_blocks; cb++) {
+#if WHOLE && UPDATE && PREFETCH
+                    const size_t filter = (size_t)c_blocks * 9 * B, stepped = pair * 2 * filter + (size_t)cb * 9 * B;
+#endif
                     for (int xi = 0; xi < 36; xi++) {
+#if WHOLE && UPDATE && PREFETCH
+                        for (int v = xi * B / 4; v < (xi + 1) * B / 4; v++)
+                            for (int j = 0; j < together; j++) {
+                                FETCH_STEPPED(stepped + j * filter + v)
+                            }
+#endif
                         __global const VF *even = dy_tiles + xi * plane, *odd = even + 36 * plane;
                         for (int c0 = 0; c0 < B; c0 += CT) {
                             __global const real *v =

@@ -114,6 +114,16 @@ static inline void step_vector(size_t at, VF g, __global VF *w, __global VF *a, 
 #endif
 }
 
+// Brings vector `at` of what is stepped near, for compilers with the built-in.
+#define FETCH(name, at) __builtin_prefetch((const void *)(size_t)(BLOCKS_AT(const, name) + (at)), 1, 2);
+#if STATES == 0
+#define FETCH_STEPPED(at) FETCH(w, at)
+#elif STATES == 1
+#define FETCH_STEPPED(at) FETCH(w, at) FETCH(a, at)
+#else
+#define FETCH_STEPPED(at) FETCH(w, at) FETCH(a, at) FETCH(b, at)
+#endif
+
 // A gradient's vectors, for kernels of either kind: parameters, settings, vector `at` of it.
 #if UPDATE
 #define GRADIENT(name) STEPPED_TENSORS

@@ -179,6 +179,7 @@ class WinogradGradW(WeightGradient):
             -(-count // chunks), settings["tiles"], *(total if whole else [parts]),
         ]
         rec.launch("conv_winograd_grad.cl", "winograd_grad_w", (settings["workers"],), args,
-                   defines={"WHOLE": whole, **(defines if whole else {})}, local_size=(1,))
+                   defines={"WHOLE": whole, "PREFETCH": int(rec.facts.prefetches), **(defines if whole else {})},
+                   local_size=(1,))
         if not whole:
             launch_sum(rec, parts, total, self.spec.elements(block) // block, chunks, defines)
