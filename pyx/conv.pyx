@@ -226,8 +226,9 @@ class ConvGradW(WeightGradient):
             [x, dy, work, *geometry, depth, k // groups, c_group, rows, once, depths, spans], defines=tile,
             local_size=(1, 1, 1),
             # Rows are read once per tap; columns come in up to three loops.
-            iterations=2 * depths * spans * looped(tile["KB"] + 1, looped(r * s * block))
-            + depths * spans * (looped(pieces, looped(r, looped(steps, 1))) + r * steps * rows * (6 + looped(q))),
+            iterations=2 * looped(spans, looped(depths, looped(tile["KB"], looped(r * s * block))))
+            + looped(pieces, looped(spans, looped(depths, looped(r, looped(steps, 1)))))
+            + depths * spans * r * steps * rows * (6 + looped(q)),
         )
         launch_sum(rec, work, total, self.spec.elements(block) // block, chunks, defines)
 

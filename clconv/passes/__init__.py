@@ -10,6 +10,7 @@ from .halve import halve_weights
 from .invert import fuse_inverted
 from .layout import convert_layouts
 from .masks import move_masks
+from .pixels import take_pixels
 from .recompute import normalise_again, recompute
 from .split import split_weights
 from .step import fuse_updates
@@ -36,6 +37,7 @@ __all__ = [
     "read_pieces",
     "recompute",
     "split_weights",
+    "take_pixels",
     "use_winograd",
     "wait",
 ]

@@ -72,6 +72,7 @@ def training_graph(
     graph.prune()
     if facts is not None:
         passes.fuse_pools(graph, facts)
+        passes.take_pixels(graph, facts)
     passes.normalise_again(graph)
     passes.recompute(graph, cuts)
     return graph
