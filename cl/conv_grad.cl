@@ -9,9 +9,10 @@
 //   sum_parts       adds the partial sums in order: same bits every time; UPDATE as above
 //
 // Tensors   x channel blocks or, with PLANAR, [N][C][H][W]; dy channel blocks; dw filter blocks
-// Launch    conv_grad_w: global (chunks, input blocks per output block / depths, output blocks / KB / spans), with groups
-//           of channels depths and spans are 1; conv_grad_whole: (1, input blocks, output blocks / KB); channel_sum:
-//           (chunks, blocks); sum_parts: (VFs of the sum); the numbers of chunks depend on the layer's shape alone
+// Launch    conv_grad_w: global (chunks, input blocks per output block / depths, output blocks / KB / spans), with
+//           groups of channels depths and spans are 1; conv_grad_whole: (1, input blocks, output blocks / KB);
+//           channel_sum: (chunks, blocks); sum_parts: (VFs of the sum); the numbers of chunks depend on the layer's
+//           shape alone
 // Tunables  KB    output blocks that an item sums at a time, a divisor of their number; 1 with groups (default 1)
 //           CT    input channels likewise (default: of planar x 1, else all of a block, B)
 //           ST    with PLANAR, taps of a row likewise, a divisor of the kernel's width (default 1)
@@ -120,15 +121,16 @@
 #define PAIR                                                                                                           \
     const int cb = kb * B / k_per_group * c_per_group / B + depth;                                                     \
     const int channels = min(B, c_total - cb * B); /* not positive past the last block: zeros are written */          \
-    __global VF *part = BLOCKS_AT(, parts) + ((size_t)chunk * k_blocks + kb) * block_sums + (size_t)depth * taps_of_block;
+    __global VF *part =                                                                                                \
+        BLOCKS_AT(, parts) + ((size_t)chunk * k_blocks + kb) * block_sums + (size_t)depth * taps_of_block;
 
 // rows_at_once: rows of an image, whose x and dy stay in the nearest cache while all taps pass over them
 __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1))) void conv_grad_w(
     TENSOR(const, x), TENSOR(const, dy), TENSOR(, parts), GEOMETRY, int filter_depth, int k_per_group, int c_per_group,
     int rows_per_chunk, int rows_at_once, int depths, int spans)
 {
-    const int chunk = get_global_id(0), first_depth = get_global_id(1) * depths, first_kb = get_global_id(2) * spans * KB;
-    const int last_depth = min(first_depth + depths, filter_depth);
+    const int chunk = get_global_id(0), first_kb = get_global_id(2) * spans * KB;
+    const int first_depth = get_global_id(1) * depths, last_depth = min(first_depth + depths, filter_depth);
     const int plane = h_in * w_in, k_blocks = BLOCKS(k_total), c_blocks = BLOCKS(c_total);
     const int taps_of_block = kernel_h * kernel_w * B;
     const size_t block_sums = (size_t)filter_depth * taps_of_block;

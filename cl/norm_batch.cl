@@ -175,6 +175,6 @@ KERNEL void bn_grad_x(TENSOR(const, x), TENSOR(const, dy), TENSOR(const, weight)
     const VF shift = BLOCKS_AT(const, dbias)[cb] / (VF)(total);
     const VF tilt = BLOCKS_AT(const, dweight)[cb] / (VF)(total) * inverse;
     const size_t start = (size_t)row * plane + first;
-    put_gradient(BLOCKS_AT(const, x) + start, BLOCKS_AT(const, dy) + start, BLOCKS_AT(, dx) + start, count, middle, scale,
-                 offset, shift, tilt, slope);
+    put_gradient(BLOCKS_AT(const, x) + start, BLOCKS_AT(const, dy) + start, BLOCKS_AT(, dx) + start, count, middle,
+                 scale, offset, shift, tilt, slope);
 }

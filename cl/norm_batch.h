@@ -1,8 +1,8 @@
 // norm_batch.h -- what the kernels of batch normalisation have in common, for channel block cb of a tensor of `blocks`.
 //
 // Tunables  as norm_batch.cl has them
-// Order     tiles and chunks are merged by mean and M2 (Chan, Golub, LeVeque 1979): squares are only taken of differences
-//           from a near mean, so that nothing cancels where the mean is large.
+// Order     tiles and chunks are merged by mean and M2 (Chan, Golub, LeVeque 1979): squares are only taken of
+//           differences from a near mean, so that nothing cancels where the mean is large.
 
 #include "common.h"
 
@@ -146,8 +146,8 @@ static inline VF put_statistics(VF average, VF m2, int cb, int channels, int tot
 }
 
 // f(scale * (x - middle) + shift + residual) at `count` pixels of channel block cb; add: the residual, or NULL.
-static inline void normalise(__global const VF *x, __global const VF *add, __global VF *y, int count, VF middle, VF scale,
-                             VF shift, int activation, float slope, int cb, int channels)
+static inline void normalise(__global const VF *x, __global const VF *add, __global VF *y, int count, VF middle,
+                             VF scale, VF shift, int activation, float slope, int cb, int channels)
 {
     for (int i = 0; i < count; i++) {
         VF result = fma(x[i] - middle, scale, shift);

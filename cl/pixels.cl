@@ -1,7 +1,7 @@
 // pixels.cl -- every so many pixels of an image: taken out of it, and put back.
 //
 //   take_pixels     y[n,c,p,q] = x[n, c, p*stride_h, q*stride_w]
-//   spread_pixels   y[n, c, p*stride_h, q*stride_w] = x[n,c,p,q] + onto there; elsewhere onto, or zero where there is none
+//   spread_pixels   y[n, c, p*stride_h, q*stride_w] = x[n,c,p,q] + onto there; elsewhere onto, or zero
 //
 // Tensors   x, y, onto channel blocks; onto as y, optional
 // Launch    1-D, one work-item per row of a channel block, of y
@@ -11,7 +11,8 @@
 
 #define KERNEL __kernel __attribute__((vec_type_hint(VF), reqd_work_group_size(1, 1, 1)))
 
-KERNEL void take_pixels(TENSOR(const, x), TENSOR(, y), int rows, int columns, int h_in, int w_in, int stride_h, int stride_w)
+KERNEL void take_pixels(TENSOR(const, x), TENSOR(, y), int rows, int columns, int h_in, int w_in, int stride_h,
+                        int stride_w)
 {
     const int row = get_global_id(0);
     __global const VF *source = BLOCKS_AT(const, x) + ((size_t)(row / rows) * h_in + row % rows * stride_h) * w_in;
