@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from .nn.network import Network
 from .packing import Array
 from .plan import Plan
 from .program import Progress
+from .relay import batch_of
 from .terms import DEFAULT, Terms
 from .timeline import counter, named_process
 from .train import SGD
@@ -79,7 +80,8 @@ class Benchmark:
 
     Attributes:
         network, device: what ran, and where. mode: "test" or "train".
-        steps: operators in order. timeline: the launches of one replay. live_bytes: of the arena at each step.
+        steps: operators in order; those of a part of the batch as often as there are parts. timeline: the launches of
+            one replay, of each stage where there are several. live_bytes: of the arena at each step.
         persistent_bytes: weights and the like. peak_bytes: of device memory.
         run_s: the whole replayed without timing its launches, median; run_least_s, run_most_s: its range.
         joined: the whole is replayed as one launch. replays: how many of each kind. peak: what the device can do.
@@ -175,43 +177,83 @@ def measure(
         terms.for_training("bench")
     peak = limits(device)
     session, plan, release = _opened(network, device, arrays, mode, batch, budget, terms, progress)
+    parts = mode == "train"  # the batch may come in them
     try:
-        feeds = _feeds(plan, network.output_shape[0])
-        session.run(plan, feeds)
-        runs, times = _replay(session, plan, feeds, seconds)
-        executable = session.prepare(plan)
-        nodes = list(plan.graph.nodes)
-        index = {node: i for i, node in enumerate(nodes)}
-        places = [index[node] for node in executable.nodes]
-        medians = [statistics.median(end - start for _, start, end in launch) for launch in zip(*times, strict=True)]
-        spent, launches = [0.0] * len(nodes), [0] * len(nodes)
-        for place, median in zip(places, medians, strict=True):
-            spent[place] += median
-            launches[place] += 1
-        middle = sorted(times, key=lambda replay: replay[-1][2] if replay else 0)[len(times) // 2]
+        stages = [
+            _measured(session, stage, network.output_shape[0], seconds / len(plan.stages), batch if parts else None)
+            for stage in plan.stages
+        ]
+        steps, timeline = _one_after_the_other(stages)
         return Benchmark(
             network=name,
             device=f"{device.facts.platform_name}: {device.facts.name}",
             driver=device.facts.driver_version,
             mode=mode,
             batch=batch,
-            steps=tuple(_step(plan, *figures) for figures in zip(nodes, launches, spent, strict=True)),
-            timeline=tuple(Launch(place, *entry) for place, entry in zip(places, middle, strict=True)),
-            live_bytes=tuple(plan.live_bytes),
+            steps=steps,
+            timeline=timeline,
+            live_bytes=tuple(live for stage in plan.stages for live in stage.live_bytes),
             persistent_bytes=plan.residence.nbytes(),
             peak_bytes=session.allocator.peak_bytes,
-            run_s=statistics.median(runs),
-            run_least_s=min(runs),
-            run_most_s=max(runs),
-            joined=executable.joining.joined,
-            replays=len(runs),
+            run_s=sum(stage.times * statistics.median(stage.runs) for stage in stages),
+            run_least_s=sum(stage.times * min(stage.runs) for stage in stages),
+            run_most_s=sum(stage.times * max(stage.runs) for stage in stages),
+            joined=all(stage.joined for stage in stages),
+            replays=min(len(stage.runs) for stage in stages),
             peak=peak,
         )
     finally:
         release()
 
 
-def _step(plan: Plan, node: Node, launches: int, seconds: float) -> Step:
+@dataclass(frozen=True)
+class _Stage:
+    """A stage as it was replayed; `times`: how often a step on the whole batch runs it. `runs`: seconds of each."""
+
+    times: float
+    steps: tuple[Step, ...]
+    timeline: tuple[Launch, ...]
+    runs: tuple[float, ...]
+    joined: bool
+
+
+def _measured(session: Session, plan: Plan, classes: int, seconds: float, batch: int | None) -> _Stage:
+    """Replays one stage of a plan; `batch`: images of the whole, of which it may take a part."""
+    feeds = _feeds(plan, classes)
+    session.run(plan, feeds)
+    runs, replays = _replay(session, plan, feeds, seconds)
+    executable = session.prepare(plan)
+    nodes = list(plan.graph.nodes)
+    index = {node: i for i, node in enumerate(nodes)}
+    places = [index[node] for node in executable.nodes]
+    spent, launches = [0.0] * len(nodes), [0] * len(nodes)
+    for place, launch in zip(places, zip(*replays, strict=True), strict=True):
+        spent[place] += statistics.median(end - start for _, start, end in launch)
+        launches[place] += 1
+    middle = sorted(replays, key=lambda replay: replay[-1][2] if replay else 0)[len(replays) // 2]
+    times = 1.0 if batch is None else batch / batch_of(plan)
+    return _Stage(
+        times,
+        tuple(_step(plan, *figures, times) for figures in zip(nodes, launches, spent, strict=True)),
+        tuple(Launch(place, *entry) for place, entry in zip(places, middle, strict=True)),
+        tuple(runs),
+        executable.joining.joined,
+    )
+
+
+def _one_after_the_other(stages: Sequence[_Stage]) -> tuple[tuple[Step, ...], tuple[Launch, ...]]:
+    """Steps and launches of all stages, numbered and timed as one sequence."""
+    steps: list[Step] = []
+    timeline: list[Launch] = []
+    for stage in stages:
+        at = timeline[-1].end_s if timeline else 0.0
+        timeline += [Launch(len(steps) + n, label, at + a, at + b) for n, label, a, b in map(astuple, stage.timeline)]
+        steps += stage.steps
+    return tuple(steps), tuple(timeline)
+
+
+def _step(plan: Plan, node: Node, launches: int, seconds: float, times: float) -> Step:
+    """What ran of a node in a step that runs the plan so many times."""
     choice, cost = plan.choices[node], plan.costs[node]
     tile = "".join(f"{WORDS[name]}{value}" for name, value in choice.tiles if name in WORDS)
     algorithm = choice.name if choice.name != "plain" else ""
@@ -219,10 +261,10 @@ def _step(plan: Plan, node: Node, launches: int, seconds: float) -> Step:
         node.name,
         node.layer.operator,
         f"{algorithm} {tile}".strip(),
-        launches,
-        seconds,
-        cost.flops,
-        cost.traffic_bytes,
+        round(times * launches),
+        times * seconds,
+        int(times * cost.flops),
+        int(times * cost.traffic_bytes),
     )
 
 

@@ -18,6 +18,7 @@ from ._core.layer import Cost
 from ._core.layout import HostCopy, ToBlocks, ToPhases, ToPlain
 from ._core.norm_batch import BatchNormInfer
 from .graph import Node, Value
+from .passes import FEATURES
 from .plan import MAPPED, STREAMED, Plan
 from .planner import format_bytes
 from .planner.prices import PRICES
@@ -41,7 +42,7 @@ class Part:
 
     Attributes:
         first, last: layers, in the order of the network. how: "whole", or its strips, or tiles (rows x columns); in
-            training "forward", "backward", "again, backward". weights: where they are read.
+            training "forward", "backward", "again, backward", and of stages how often. weights: where they are read.
         algorithms: of convolutions.
         live_bytes: the most alive in the arena. flops, traffic_bytes, steps: of one run.
         ratio: modelled time over that of the same layers in the other plan; None where that has none of them.
@@ -72,7 +73,7 @@ class Explanation:
         told: what was done to save memory, for people. peak_bytes, mapped_bytes, streamed_bytes, host_bytes: of the
             plan.
         unlimited_bytes: what the plan without a limit takes. ratio: modelled time over that one's.
-        runs: of the plan per batch, where it is one of several parts of a batch.
+        runs: of the plan's first stage per batch, where it is for one of several parts of a batch.
     """
 
     mode: str
@@ -127,7 +128,8 @@ class Explanation:
 
 def step_seconds(plan: Plan) -> list[float]:
     """Modelled seconds of each step; their proportions mean something, their sum does not."""
-    return [price / PRICES[plan.facts.kernels].per_second for price in _prices(plan)]
+    per_second = PRICES[plan.facts.kernels].per_second
+    return [price / per_second for stage in plan.stages for price in _prices(stage)]
 
 
 def _costs(plan: Plan) -> list[Cost]:
@@ -145,30 +147,39 @@ def _prices(plan: Plan, runs: float = 1.0) -> list[float]:
     return found
 
 
+def _images(plan: Plan) -> int:
+    """Images of one run; networks of another kind take one."""
+    known = plan.graph.inputs.get("x") or plan.graph.inputs.get(FEATURES)
+    return known.spec.shape[0] if known is not None else 1
+
+
 def explain(plan: Plan, unlimited: Plan, mode: str = "test", batch: int | None = None) -> Explanation:
     """A plan part by part, beside the plan of the same network without a limit.
 
     Args:
         batch: images that the plan without a limit takes at once, where this one takes fewer.
     """
-    images = plan.graph.inputs["x"].spec.shape[0] if "x" in plan.graph.inputs else 1
-    runs = 1.0 if batch is None else batch / images
-    costs, others = _costs(plan), _costs(unlimited)
-    prices, other_prices = _prices(plan, runs if mode == "train" else 1.0), _prices(unlimited)
+    train = mode == "train"
     known: defaultdict[Key, float] = defaultdict(float)
-    for key, amount in zip(_keys(unlimited), other_prices, strict=True):
-        known[key] += amount
-    keys = list(_keys(plan))
-    parts = []
-    for first, stop, how in _runs(plan) if mode == "test" else _stretches(plan, keys, known):
-        other = sum(known[key] for key in set(keys[first:stop]))
-        ratio = runs * sum(prices[first:stop]) / other if other else None
-        parts.append(_part(plan, first, stop, how, costs[first:stop], ratio))
+    for stage in unlimited.stages:
+        for key, amount in zip(_keys(stage), _prices(stage), strict=True):
+            known[key] += amount
+    parts, flops, price = [], 0.0, 0.0
+    for stage in plan.stages:
+        runs = 1.0 if batch is None else batch / _images(stage)
+        costs, prices, keys = _costs(stage), _prices(stage, runs if train else 1.0), _keys(stage)
+        flops += runs * sum(cost.flops for cost in costs)
+        price += runs * sum(prices)
+        for first, stop, how in _stretches(stage, keys, known) if train else _runs(stage):
+            other = sum(known[key] for key in set(keys[first:stop]))
+            ratio = runs * sum(prices[first:stop]) / other if other else None
+            times = f", {math.ceil(runs)} x" if plan.behind else ""
+            parts.append(_part(stage, first, stop, how + times, costs[first:stop], ratio))
     return Explanation(
         mode, tuple(parts), plan.told, plan.peak_bytes, plan.mapped_bytes, plan.streamed_bytes, plan.host_bytes,
         unlimited.peak_bytes,
-        int(runs * sum(cost.flops for cost in costs)), sum(cost.flops for cost in others),
-        runs * sum(prices) / sum(other_prices), runs,
+        int(flops), sum(cost.flops for stage in unlimited.stages for cost in _costs(stage)),
+        price / sum(known.values()), 1.0 if batch is None else batch / _images(plan),
     )  # fmt: skip
 
 

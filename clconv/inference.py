@@ -219,9 +219,9 @@ def run_batches(
     Raises:
         ShapeError: an output does not have one part for each image, and there are several runs.
     """
-    if plan.behind is not None:
+    if plan.behind:
         found = [session.run(plan, {"x": filled(part, batch)})[FEATURES][: len(part)] for part in _parts(x, batch)]
-        x, plan = np.concatenate(found), plan.behind
+        x, (plan,) = np.concatenate(found), plan.behind
         batch = batch_of(plan)
     (fed,) = plan.graph.inputs
     runs: list[dict[str, Array]] = []

@@ -84,7 +84,7 @@ class Plan:
         segments: the nodes that run in strips, or in tiles.
         told: what was done so that it takes less memory, for people.
         hosted, host: what waits in host memory, and where in it.
-        behind: what takes this plan's results of several runs at once; both share one arena.
+        behind: what runs after this plan, on the results of several of its runs; all share one arena.
     """
 
     graph: Graph
@@ -99,12 +99,12 @@ class Plan:
     told: tuple[str, ...] = ()
     hosted: list[planner.Interval] = field(default_factory=list)
     host: planner.Arena = field(default_factory=lambda: planner.Arena([], []))
-    behind: Plan | None = None
+    behind: tuple[Plan, ...] = ()
 
     @property
     def stages(self) -> tuple[Plan, ...]:
         """The plans that run one after the other."""
-        return (self, self.behind) if self.behind is not None else (self,)
+        return (self, *self.behind)
 
     @property
     def slab_bytes(self) -> list[int]:

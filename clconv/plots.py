@@ -237,7 +237,7 @@ def _draw_kinds(axes: Axes, line: Timeline, most: int) -> None:
 
 def _name_layers(axes: Axes, plan: Plan) -> None:
     """Names of layers on the axis, as many as there is room for; borders of what runs in strips."""
-    nodes = plan.graph.nodes
+    nodes = [node for stage in plan.stages for node in stage.graph.nodes]
     every = -(-len(nodes) // MOST_NAMES)
     shown = range(0, len(nodes), every)
     axes.set_xticks([i + 0.5 for i in shown], [nodes[i].name for i in shown], rotation=90, fontsize=7)

@@ -13,7 +13,7 @@ from .pricing import plan_price
 def chained(front: Plan, behind: Plan) -> Plan:
     """The plan of the first stage with the second `behind` it; the weights of both are loaded together."""
     facts, runs = front.facts, batch_of(behind) / batch_of(front)
-    plan = replace(front, behind=behind)
+    plan = replace(front, behind=(behind,))
     tags = {name: place[0] for each in plan.stages for name, place in each.residence.places.items()}
     streamed = {name for name, tag in tags.items() if tag == STREAMED}
     residence = settle(plan.persistent.values(), facts, mapped=MAPPED in tags.values(), streamed=streamed)
@@ -22,7 +22,7 @@ def chained(front: Plan, behind: Plan) -> Plan:
         f"fully-connected layers for {batch_of(behind)} images at once, all before them for {batch_of(front)}; "
         f"{format_bytes(int(waiting))} wait in host memory meanwhile",
     )
-    return replace(plan, behind=replace(behind, residence=residence), residence=residence, told=(*plan.told, *told))
+    return replace(plan, behind=(replace(behind, residence=residence),), residence=residence, told=(*plan.told, *told))
 
 
 def batch_of(plan: Plan) -> int:

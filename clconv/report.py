@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import passes
 from ._core.layout import ToBlocks, ToPhases, ToPlain
@@ -29,6 +30,7 @@ from .passes.strides import PHASES
 from .plan import Plan, make_plan
 from .planner import format_bytes
 from .pricing import plan_flops
+from .relay import batch_of
 from .tables import mega, mib, table
 from .terms import DEFAULT, Terms
 
@@ -65,7 +67,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Total:
-    """What one mode takes, as planned: floating-point operations, and bytes; `peak_bytes` is all together.
+    """What one mode takes, as planned: floating-point operations, of a stage for more images its share, and bytes;
+    `peak_bytes` is all together.
 
     Attributes:
         mapped_bytes: weights in a file, mapped or brought in parts, which `weight_bytes` and `peak_bytes` leave out.
@@ -136,14 +139,14 @@ def describe(
     plan = plans[0]
     batch = plan.graph.inputs["x"].spec.shape[0]
     shapes: dict[str, tuple[int, ...]] = {"input": (batch, *network.input_shape)}
-    steps: dict[str, list[tuple[int, Node]]] = {}
-    for step, node in enumerate(plan.graph.nodes):
-        steps.setdefault(node.name, []).append((step, node))
-    live = plan.live_bytes
+    steps: dict[str, list[_Ran]] = {}
+    for stage in plan.stages:
+        for node, live in zip(stage.graph.nodes, stage.live_bytes, strict=True):
+            steps.setdefault(node.name, []).append(_Ran(stage, node, live))
     rows = [Row("input", "Input", shapes["input"], math.prod(shapes["input"]), 0, 0, "", 0, None)]
     homes = {"input": "input"}
     for entry in network.entries:
-        rows.append(_row(entry, shapes, steps.get(entry.name, []), plan, live, homes))
+        rows.append(_row(entry, shapes, steps.get(entry.name, []), homes))
         shapes[entry.name] = rows[-1].shape
     return Report(batch, plan.facts.name, tuple(rows), _totals(plans), tuple(usages), tuple(notes))
 
@@ -160,16 +163,16 @@ def graph_report(
         plans: as for `describe`. parameters: shapes of the learnt arrays by name.
     """
     plan = plans[0]
-    live, inputs = plan.live_bytes, plan.graph.inputs
+    inputs = plan.graph.inputs
     rows = [
         Row("input" if len(inputs) == 1 else name, "Input", v.spec.shape, math.prod(v.spec.shape), 0, 0, "", 0, None)
         for name, v in inputs.items()
     ]
-    names = {
-        value: name.removesuffix(TRANSFORMED).removesuffix(PHASES) for name, value in plan.graph.persistent.items()
-    }
-    sizes = {value: math.prod(parameters[name]) for value, name in names.items() if name in parameters}
-    rows += [_node_row(step, node, plan, live, sizes) for step, node in enumerate(plan.graph.nodes)]
+    for stage in plan.stages:
+        names = {v: name.removesuffix(TRANSFORMED).removesuffix(PHASES) for name, v in stage.graph.persistent.items()}
+        sizes = {value: math.prod(parameters[name]) for value, name in names.items() if name in parameters}
+        found = zip(stage.graph.nodes, stage.live_bytes, strict=True)
+        rows += [_node_row(_Ran(stage, node, live), sizes) for node, live in found]
     batch = rows[0].shape[0]
     return Report(batch, plan.facts.name, tuple(rows), _totals(plans), tuple(usages), tuple(notes))
 
@@ -200,8 +203,8 @@ def model_report(model: OnnxModel, facts: DeviceFacts, batch: int = 1) -> Report
 def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
     return tuple(
         Total(
-            "train" if "hyper" in p.graph.persistent else "test",
-            plan_flops(p),
+            "train" if "hyper" in p.persistent else "test",
+            sum(plan_flops(stage) * batch_of(p) // batch_of(stage) for stage in p.stages),
             p.weight_bytes,
             p.arena_bytes,
             p.optimizer_bytes,
@@ -213,14 +216,21 @@ def _totals(plans: Sequence[Plan]) -> tuple[Total, ...]:
     )
 
 
-def _row(
-    entry: Entry,
-    shapes: dict[str, tuple[int, ...]],
-    steps: list[tuple[int, Node]],
-    plan: Plan,
-    live: list[int],
-    homes: dict[str, str],
-) -> Row:
+class _Ran(NamedTuple):
+    """A node, the plan that runs it, and the arena bytes alive then."""
+
+    plan: Plan
+    node: Node
+    live: int
+
+    @property
+    def algorithm(self) -> str:
+        """Its choice, and in how many strips or tiles it runs, where it does."""
+        segment = self.plan.segment_of(self.node)
+        return self.plan.choices[self.node].name + ("" if segment is None else f", {self.plan.cut(segment)}")
+
+
+def _row(entry: Entry, shapes: dict[str, tuple[int, ...]], steps: list[_Ran], homes: dict[str, str]) -> Row:
     reference, arguments = entry.layer.reference, entry.layer.arguments
     inputs = [shapes[name] for name in entry.inputs]
     shape = reference.output_shape(arguments, inputs)
@@ -234,15 +244,16 @@ def _row(
         0 if kind in IN_PLACE else math.prod(shape),
         sum(math.prod(p) for p in parameters.values()),
         _macs(kind, inputs, shape, parameters),
-        _algorithm(kind, [node for _, node in steps], plan, homes[entry.name]),
-        max((plan.choices[node].workspace_bytes for _, node in steps), default=0),
-        max((live[step] for step, _ in steps), default=None),
+        _algorithm(kind, steps, homes[entry.name]),
+        max((ran.plan.choices[ran.node].workspace_bytes for ran in steps), default=0),
+        max((ran.live for ran in steps), default=None),
     )
 
 
-def _node_row(step: int, node: Node, plan: Plan, live: list[int], sizes: Mapping[Value, int]) -> Row:
+def _node_row(ran: _Ran, sizes: Mapping[Value, int]) -> Row:
     """A row for one operator; `sizes`: learnt values by what holds them."""
-    y, choice = node.outputs[0], plan.choices[node]
+    plan, node, live = ran
+    y = node.outputs[0]
     stored = [value.parameter.public_shape for value in node.reads if value.parameter]
     weighted = any(len(shape) > 1 for shape in stored)
     return Row(
@@ -252,9 +263,9 @@ def _node_row(step: int, node: Node, plan: Plan, live: list[int], sizes: Mapping
         math.prod(y.spec.shape),
         sum(sizes.get(value, 0) for value in node.reads),
         plan.costs[node].flops // 2 if weighted else 0,
-        f"{choice.name}{_strips(plan, node)}",
-        choice.workspace_bytes,
-        live[step],
+        ran.algorithm,
+        plan.choices[node].workspace_bytes,
+        live,
     )
 
 
@@ -271,24 +282,18 @@ def _macs(
     return weights * n * h * w
 
 
-def _algorithm(kind: str, nodes: Sequence[Node], plan: Plan, home: str) -> str:
+def _algorithm(kind: str, steps: Sequence[_Ran], home: str) -> str:
     """The choice for the layer's own operator, or where its work is done instead."""
-    own = [node for node in nodes if type(node.layer) not in (ToBlocks, ToPhases, ToPlain)]
+    own = [ran for ran in steps if type(ran.node.layer) not in (ToBlocks, ToPhases, ToPlain)]
     if own:
-        return f"{plan.choices[own[0]].name}{_strips(plan, own[0])}"
-    if nodes:
+        return own[0].algorithm
+    if steps:
         return "conversion"
     if kind == "Concat":
         return "by readers"
     if kind in ("Dropout", "Flatten"):
         return "nothing"
     return f"in {home}"
-
-
-def _strips(plan: Plan, node: Node) -> str:
-    """In how many strips or tiles a node runs, where it does."""
-    segment = plan.segment_of(node)
-    return "" if segment is None else f", {plan.cut(segment)}"
 
 
 def report(
@@ -336,15 +341,17 @@ def training_plan(
 
 
 def plan_table(plan: Plan) -> str:
-    """A plan step by step: what runs, on what, where its output lies, and the bytes alive."""
+    """A plan step by step: what runs, on what, where its output lies, and the bytes alive; stage by stage."""
     places = {
         value: placement
-        for interval, placement in zip(plan.intervals, plan.arena.placements, strict=True)
+        for stage in plan.stages
+        for interval, placement in zip(stage.intervals, stage.arena.placements, strict=True)
         for value in interval.values
     }
     lines = []
-    for step, (node, live) in enumerate(zip(plan.graph.nodes, plan.live_bytes, strict=True)):
-        choice, cost = plan.choices[node], plan.costs[node]
+    ran = [each for stage in plan.stages for each in zip(repeat(stage), stage.graph.nodes, stage.live_bytes)]
+    for step, (stage, node, live) in enumerate(ran):
+        choice, cost = stage.choices[node], stage.costs[node]
         where = [f"{places[v].slab}:{places[v].offset}" if v in places else "tiles" for v in node.outputs[:1]]
         more = f" +{len(node.outputs) - 1}" if len(node.outputs) > 1 else ""
         lines.append(

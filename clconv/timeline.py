@@ -8,6 +8,7 @@ from typing import Any
 
 from ._core.layout import Upload
 from .graph import Graph, Node, Value
+from .passes import GRADIENT
 from .plan import MAPPED, STREAMED, Plan
 from .planner import Interval
 
@@ -23,10 +24,10 @@ HALVES = "activations as float16"
 
 @dataclass(frozen=True)
 class Timeline:
-    """What is alive while a plan runs.
+    """What is alive while a plan runs, and then, where it has them, its stages behind.
 
     Attributes:
-        labels: the layer of each step. places: where each step begins on a line on which every node of the graph
+        labels: the layer of each step. places: where each step begins on a line on which every node of the graphs
             takes one unit, and at last the line's end; the steps of a segment share its nodes' units evenly.
         bytes: of each kind, at each step. held_bytes: what the plan holds on the device throughout, arena included.
         mapped_bytes, streamed_bytes: weights in mapped files, which no kind counts; of those that are brought to the
@@ -55,11 +56,35 @@ class Timeline:
 
 def timeline(plan: Plan) -> Timeline:
     """Bytes alive at each step of a plan; in training of one part of a batch."""
-    steps = plan.schedule.steps
+    steps = [step for stage in plan.stages for step in stage.schedule.steps]
     found: dict[str, list[int]] = {}
     for tag, sizes in plan.residence.slab_bytes.items():
         if tag not in (MAPPED, STREAMED):
             found[PERSISTENT.get(tag, tag)] = [sum(sizes)] * len(steps)
+    begin, places = 0, [0.0]
+    for stage in plan.stages:
+        count = len(stage.schedule.steps)
+        for kind, amounts in _transient(stage).items():
+            found.setdefault(kind, [0] * len(steps))[begin : begin + count] = amounts
+        places += [places[-1] + place for place in _places(stage)[1:]]
+        begin += count
+    order = [*PERSISTENT.values(), HALVES, ACTIVATIONS, GRADIENTS, WORKSPACE, STAGING]
+    kinds = sorted(found, key=lambda kind: order.index(kind) if kind in order else len(order))
+    return Timeline(
+        tuple(step.node.name for step in steps),
+        tuple(places),
+        {kind: tuple(found[kind]) for kind in kinds},
+        plan.peak_bytes,
+        plan.mapped_bytes,
+        plan.streamed_bytes,
+        plan.host_bytes,
+    )
+
+
+def _transient(plan: Plan) -> dict[str, list[int]]:
+    """Bytes of each kind in the arena at each step of one stage."""
+    steps = plan.schedule.steps
+    found: dict[str, list[int]] = {}
     back = gradients(plan.graph)
     first: dict[Value, int] = {}
     for number, step in enumerate(steps):
@@ -71,17 +96,7 @@ def timeline(plan: Plan) -> Timeline:
             amounts = found.setdefault(kind, [0] * len(steps))
             for number in range(start, stop):
                 amounts[number] += interval.nbytes
-    order = [*PERSISTENT.values(), HALVES, ACTIVATIONS, GRADIENTS, WORKSPACE, STAGING]
-    kinds = sorted(found, key=lambda kind: order.index(kind) if kind in order else len(order))
-    return Timeline(
-        tuple(step.node.name for step in steps),
-        _places(plan),
-        {kind: tuple(found[kind]) for kind in kinds},
-        plan.peak_bytes,
-        plan.mapped_bytes,
-        plan.streamed_bytes,
-        plan.host_bytes,
-    )
+    return found
 
 
 def _kinds(
@@ -106,9 +121,9 @@ def _kind(value: Value, back: set[Value]) -> str:
 
 
 def gradients(graph: Graph) -> set[Value]:
-    """What is computed from the gradient of the loss."""
+    """What is computed from the gradient of the loss, and what is given of it."""
     loss = graph.outputs.get("loss")
-    found: set[Value] = set()
+    found = {graph.inputs[GRADIENT]} if GRADIENT in graph.inputs else set()
     for node in graph.nodes:
         if loss is not None and loss in node.outputs:
             found.update(value for value in node.outputs if value not in graph.outputs.values())
@@ -162,13 +177,13 @@ def trace(plan: Plan, name: str, seconds: list[float]) -> dict[str, Any]:
     Args:
         seconds: that each step takes, modelled: nothing has run.
     """
-    line = timeline(plan)
+    line, steps = timeline(plan), [step for stage in plan.stages for step in stage.schedule.steps]
     events = named_process(name, "steps, modelled")
     at = 0.0
     for number, (label, took) in enumerate(zip(line.labels, seconds, strict=True)):
         amounts = {kind: values[number] for kind, values in line.bytes.items()}
         events.append(counter("live bytes", at, amounts))
-        step = plan.schedule.steps[number]
+        step = steps[number]
         about = {"operator": step.layer.operator, "algorithm": step.choice.name}
         events.append({"ph": "X", "name": label, "pid": 1, "tid": 1, "ts": at, "dur": 1e6 * took, "args": about})
         at += 1e6 * took

@@ -240,7 +240,7 @@ def test_fully_connected_layers_take_the_whole_batch_where_the_others_cannot(pla
     np.testing.assert_array_equal(net.predict(x, memory=budget, exact=True), expected)
     batch, plan = net._test.runs(7, None, budget, "y", terms=Terms(exact=True))
     assert [stage.graph.nodes[-2].layer.__class__.__name__ for stage in plan.stages] == ["Conv2d", "FullyConnected"]
-    assert batch < 7 == plan.behind.graph.inputs["features"].spec.shape[0]
+    assert batch < 7 == plan.behind[0].graph.inputs["features"].spec.shape[0]
     assert any("fully-connected layers for 7 images at once" in line for line in plan.told)
     usage = net.usages[0]
     assert usage.planned_bytes == usage.measured_bytes == plan.peak_bytes <= budget

@@ -171,11 +171,11 @@ def test_a_step_repeats_its_bits(one, monkeypatch, cuts):
         x = cc.ReLU()(cc.Add()(x, cc.BatchNorm()(cc.Conv(16, 3, pad=1)(x))))
     network = cc.Net(cc.FC(5)(cc.Dropout(0.3)(cc.MaxPool(2)(x)))).network
     x, y = batch(network, 6)
-    method = Method(3, cuts, True, 0)
+    method = Method(3, cuts=cuts, halved=True, scratch=0)
     first, second = (steps(one, monkeypatch, network, x, y, method) for _ in range(2))
     assert first[0] == second[0]
     assert all(np.array_equal(second[1][name], array) for name, array in first[1].items())
-    whole = steps(one, monkeypatch, network, x, y, Method(3, cuts, False, 0))
+    whole = steps(one, monkeypatch, network, x, y, Method(3, cuts=cuts, scratch=0))
     np.testing.assert_allclose(first[0], whole[0], rtol=1e-3)
     assert first[2] <= whole[2]
 

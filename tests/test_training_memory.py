@@ -190,7 +190,7 @@ def test_less_is_kept(one):
 
 WHOLE = (
     "INPUT 8x8x4 -> CONV 3x3x16 -> RELU -> POOL -> DROPOUT 0.5 -> CONV 3x3x24/2 p1 floor -> RELU -> POOL avg 2x2 "
-    "-> [FC 8 -> RELU] -> FC 4"
+    "-> [FC 8 -> RELU] -> DROPOUT 0.5 -> FC 4"
 )
 
 
@@ -207,7 +207,17 @@ def test_single_images_make_the_step_of_the_whole(one, monkeypatch, optimizer):
     check_parts(one, monkeypatch, optimizer, 1)
 
 
-def check_parts(device, monkeypatch, optimizer, images):
+@pytest.mark.parametrize("optimizer", EXACT[::2], ids=lambda o: o.rule)
+def test_stages_make_the_step_of_the_whole(device, monkeypatch, optimizer):
+    check_parts(device, monkeypatch, optimizer, 3, staged=True)
+
+
+@pytest.mark.parametrize("optimizer", EXACT, ids=lambda o: o.rule)
+def test_stages_of_single_images_make_the_step_of_the_whole(one, monkeypatch, optimizer):
+    check_parts(one, monkeypatch, optimizer, 1, staged=True)
+
+
+def check_parts(device, monkeypatch, optimizer, images, staged=False):
     """Where every sum is exact its order does not matter: small integers, and a loss that divides by powers of two.
 
     So nothing else changes: masks of dropout, shares in the mean loss, decay, each rule's step.
@@ -219,7 +229,7 @@ def check_parts(device, monkeypatch, optimizer, images):
     shapes = network.array_shapes()
     arrays = {n: rng.choice([-1, 0, 0, 0, 1], shape).astype(np.float32) for n, shape in shapes.items()}
     found = []
-    for method in (Method(images, scratch=0), Method(scratch=0)):
+    for method in (Method(images, staged, scratch=0), Method(scratch=0)):
         trainer = Trainer(network, device, "mse", optimizer, seed=4)
         plan_within = partial(planned, trainer, method=method)
         monkeypatch.setattr(trainer, "plan_within", lambda batches, budget, use=plan_within: use(batches))
@@ -254,18 +264,20 @@ def test_parts_change_gradients_by_rounding_alone(one, monkeypatch):
         assert (error <= 2 * 2**-23 * np.sqrt(50) * size + 1e-12).all(), name
 
 
-def test_a_loss_that_is_not_finite_leaves_the_weights(one, monkeypatch):
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_loss_that_is_not_finite_leaves_the_weights(one, monkeypatch, staged):
     network = cc.Net(POOLED).network
     x, y = batch(network)
     x[4, 0, 0, 0] = np.inf
     trainer = Trainer(network, one, "softmax", cc.SGD(0.05, momentum=0.9))
-    monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(images=2)))
+    monkeypatch.setattr(trainer, "plan_within", lambda batches, budget: planned(trainer, batches, Method(2, staged)))
     try:
         trainer.prepare(network.initial(1), {"train": {len(x)}})
         with pytest.raises(NonFiniteError, match=r"^fit: the loss became nan at step 1: the input images hold values"):
             trainer.step(x, y, 0.05)
         for name, array in network.initial(1).items():
             assert np.array_equal(trainer.arrays()[name], array), name
+        assert not staged or not any(array.any() for array in trainer.optimizer_arrays().values())
     finally:
         trainer.release()
 

@@ -2,7 +2,7 @@
 
 from ..graph import Graph
 from .concat import read_pieces
-from .divide import FEATURES, divide
+from .divide import FEATURES, GRADIENT, divide
 from .ends import lend_ends
 from .fold import fold_batchnorm
 from .fuse import fuse_activations, fuse_pools, fuse_sums
@@ -19,6 +19,7 @@ from .winograd import use_winograd
 
 __all__ = [
     "FEATURES",
+    "GRADIENT",
     "convert_layouts",
     "divide",
     "fold_batchnorm",

@@ -7,14 +7,18 @@ from .._core.layout import ToBlocks, ToPlain
 from ..graph import Graph, Node, Value, replaced
 
 FEATURES = "features"  # what passes from one part to the other
+GRADIENT = "gradient"  # of the loss, what comes back for it
 
 
-def divide(graph: Graph) -> tuple[Graph, Graph] | None:
+def divide(graph: Graph, *, train: bool = False) -> tuple[Graph, Graph] | None:
     """The two parts, each a graph of its own; None where one value alone does not separate them.
 
     All layers of the first compute images one by one, so that it may take fewer of them at a time.
+
+    Args:
+        train: it is the forward pass of a step whose batch may come in parts, so that this need not be looked at.
     """
-    place = _cut(graph)
+    place = _cut(graph, train)
     if place is None:
         return None
     nodes, value = graph.nodes, graph.nodes[place].inputs[0]
@@ -36,7 +40,7 @@ def divide(graph: Graph) -> tuple[Graph, Graph] | None:
     return front, back
 
 
-def _cut(graph: Graph) -> int | None:
+def _cut(graph: Graph, train: bool) -> int | None:
     """The number of the first node of the second part."""
     place = next((i for i, node in enumerate(graph.nodes) if isinstance(node.layer, FullyConnected)), 0)
     if not place:
@@ -46,6 +50,6 @@ def _cut(graph: Graph) -> int | None:
     crossing = {value for node in after for value in node.reads if value in made}
     crossing |= {value for value in graph.outputs.values() if value in made}
     (value, *others) = crossing
-    one_by_one = all(node.layer.strips and len(node.outputs[0].spec.shape) == 4 for node in before)
+    one_by_one = train or all(node.layer.strips and len(node.outputs[0].spec.shape) == 4 for node in before)
     fits = value is after[0].inputs[0] and value.role == "activation" and value.spec.layout == "block"
     return place if fits and one_by_one and not others else None

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from .._core.loss import Loss
 from .._core.norm_batch import BatchNormInfer, BatchNormTrain
 from ..graph import Graph, Node, Operand, Value
+from .divide import GRADIENT
 
 
 def forward_count(graph: Graph) -> int:
-    """How many of the nodes of a training step are its forward pass: all up to the loss."""
-    return 1 + next(i for i, node in enumerate(graph.nodes) if isinstance(node.layer, Loss))
+    """How many nodes of a training step are its forward pass: up to the loss, or to where its gradient is given."""
+    given = graph.inputs.get(GRADIENT)
+    return 1 + next(i for i, node in enumerate(graph.nodes) if isinstance(node.layer, Loss) or given in node.reads)
 
 
 def lasting(nodes: Sequence[Node]) -> set[Value]:

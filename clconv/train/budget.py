@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
 from ..errors import OutOfMemoryError, ShapeError
 from ..plan import Plan
 from ..planner.recompute import Search
-from .method import UNCACHED, Method, StepPlans, normalises, passes_price, together_bytes, uncached_price
+from .method import Method, StepPlans, normalises, passes_price, takes_statistics, together_bytes, uncached_price
 from .recompute import chain, modelled_cost
+from .step import divided
 
 SCRATCH = (None, 8 << 20, 0)  # for Winograd's method, as `Method.scratch`
 # How far above the least that recomputation can do its limits lie, as shares of what it saves.
@@ -38,6 +39,7 @@ class Fitting:
         parts: batches may come in parts even where they are normalised. halves: activations may wait as float16.
 
     Attributes:
+        whole: batches do not come in parts. staged: those of what is in front of the fully-connected layers may.
         obstacle: why the last method that was tried cannot be planned at all.
     """
 
@@ -46,9 +48,11 @@ class Fitting:
         self.batches = batches
         self.batch = max(batches["train"])
         self.whole = not parts and normalises(plans.network, self.batch)
+        fronts = divided(plans.network, self.batch, plans.facts)
+        self.staged = fronts is not None and (parts or not takes_statistics(fronts[0]))
         self.storages = (False, True) if halves else (False,)
         self.obstacle = ""
-        self._searches: dict[tuple[int, bool], Search | None] = {}
+        self._searches: dict[tuple[int, bool, bool], Search | int | None] = {}
 
     def within(self, limit: int) -> Method | None:
         """The cheapest method that takes at most `limit` bytes; None where there is none."""
@@ -73,17 +77,22 @@ class Fitting:
     def least(self) -> list[tuple[int, Method]]:
         """The methods that take least, with their bytes, ascending: what does not fit the first is refused."""
         methods = [Method(test_images=1)]  # where direct convolutions take more, and computing again saves nothing
-        sizes = {self.batch} if self.whole else {self.batch, 1, 2}
-        for images, halved in product(sizes, self.storages):
-            methods += [Method(images, cuts, halved, 0, 1) for _, cuts, _ in self._levels(images, LEAST, halved)]
+        for staged, halved in product(self._ways(), self.storages):
+            for images in self._sizes(staged, (self.batch, 1, 2)):
+                levels = self._levels(images, staged, LEAST, halved)
+                methods += [Method(images, staged, cuts, halved, 0, 1) for _, cuts, _ in levels]
         found = [(nbytes, method) for method in methods if (nbytes := self._bytes(method)) is not None]
         return sorted(found, key=lambda item: item[0])
 
     def cost(self, method: Method) -> float:
         """Modelled operations of a step on the largest batch."""
         summed = self.plans.summed(method, self.batches)
-        plans = [self.plans.train(method, images, self.batch, summed) for images in method.parts(self.batch)]
-        return sum(map(_cost, plans)) + (len(plans) - 1) * uncached_price(plans[0], plans[0].weight_bytes)
+        parts = [
+            _parted(self.plans.part(method, images, self.batch, summed), method) for images in method.parts(self.batch)
+        ]
+        every, once = parts[0]
+        cost = sum(_cost(stage) for stages, _ in parts for stage in stages) + sum(map(_cost, once))
+        return cost + (len(parts) - 1) * uncached_price(every[-1], _changed_bytes(every[-1]))
 
     def fastest_cost(self) -> float:
         """Modelled operations of the fastest step, of as large a part as the device allows for each batch."""
@@ -112,19 +121,31 @@ class Fitting:
                 return None
             most = -(-most // 2)
 
-    def _levels(self, images: int, shares: tuple[float, ...], halved: bool) -> list[Level]:
+    def _ways(self) -> tuple[bool, ...]:
+        """Values of `Method.staged` that are allowed."""
+        return (False, True) if self.staged else (False,)
+
+    def _sizes(self, staged: bool, sizes: Iterable[int]) -> list[int]:
+        """Of sizes of parts those that are allowed, each once: stages without parts would save nothing."""
+        if self.whole and not staged:
+            return [self.batch]
+        most = self.batch - 1 if staged else self.batch
+        return [images for images in dict.fromkeys(sizes) if images <= most]
+
+    def _levels(self, images: int, staged: bool, shares: tuple[float, ...], halved: bool) -> list[Level]:
         """Several amounts of recomputation for parts of so many images, none first; empty: they cannot be planned."""
-        key = images, halved
+        key = images, staged, halved
         if key not in self._searches:
             try:
-                plan = self.plans.train(Method(scratch=0), images, self.batch, images < self.batch)
-                self._searches[key] = Search(chain(plan, halved))
+                self._searches[key] = self._search(*key)
             except (OutOfMemoryError, ShapeError) as error:
                 self.obstacle = str(error)
                 self._searches[key] = None
         search = self._searches[key]
         if search is None:
             return []
+        if isinstance(search, int):
+            return [(0.0, (), search)]
         full, low = search.peak[0][search.count], search.least()
         found: list[Level] = [(0.0, (), full)]
         for share in shares:
@@ -134,20 +155,51 @@ class Fitting:
                 found.append((*answer, limit))
         return found
 
+    def _search(self, images: int, staged: bool, halved: bool) -> Search | int:
+        """What to compute again in a part of so many images; the bytes of its arena where nothing can be."""
+        summed = images < self.batch
+        first, *behind = self.plans.part(Method(staged=staged, scratch=0), images, self.batch, summed).stages
+        if staged and len(behind) < 2:
+            return first.arena.nbytes
+        return Search(chain(behind[-1] if staged else first, halved))
+
     def _candidates(self) -> Iterator[Candidate]:
-        sizes = [self.batch] if self.whole else list(dict.fromkeys(-(-self.batch // count) for count in PARTS))
-        # The largest part that the device allows; others are modelled after it.
-        model = next((images for images in sizes if self._levels(images, LEVELS, False)), 0)
-        for scratch, halved in product(SCRATCH, self.storages) if model else ():
-            levels = self._levels(model, LEVELS, halved)
-            plan = self.plans.train(Method(halved=halved, scratch=scratch), model, self.batch, model < self.batch)
-            fixed, most = plan.residence.nbytes(), self.batch / model
-            for images in sizes:
-                parts = (-(-self.batch // images) - 1) * UNCACHED * passes_price(plan, plan.weight_bytes)
-                for extra, cuts, arena in levels if images <= model else []:
-                    cost = (_cost(plan) + extra) * most + parts
-                    yield Candidate(Method(images, cuts, halved, scratch), cost, fixed + arena * images / model)
+        for staged in self._ways():
+            sizes = self._sizes(staged, (-(-self.batch // count) for count in PARTS))
+            # The largest part that the device allows; others are modelled after it.
+            model = next((images for images in sizes if self._levels(images, staged, LEVELS, False)), 0)
+            for scratch, halved in product(SCRATCH, self.storages) if model else ():
+                method = Method(staged=staged, halved=halved, scratch=scratch)
+                yield from self._like(method, model, [images for images in sizes if images <= model])
+
+    def _like(self, method: Method, model: int, sizes: list[int]) -> Iterator[Candidate]:
+        """Candidates like a method, for parts of these sizes; time and bytes are modelled after parts of `model`."""
+        plan = self.plans.part(method, model, self.batch, model < self.batch)
+        every, once = _parted(plan, method)
+        most, cost = self.batch / model, sum(map(_cost, every))
+        for images, level in product(sizes, self._levels(model, method.staged, LEVELS, method.halved)):
+            extra, cuts, arena = level
+            again = (-(-self.batch // images) - most) * passes_price(every[-1], _changed_bytes(every[-1]))
+            bytes_of = (arena * images / model, *(stage.arena.nbytes for stage in once))
+            yield Candidate(
+                replace(method, images=images, cuts=cuts),
+                (cost + extra) * most + sum(map(_cost, once)) + again,
+                plan.residence.nbytes() + max(bytes_of),
+            )
+
+
+def _parted(plan: Plan, method: Method) -> tuple[list[Plan], list[Plan]]:
+    """The stages of a step that run for every part of a batch, and those that run once."""
+    stages = plan.stages
+    return ([stages[0], *stages[2:]], [stages[1]]) if method.staged else ([*stages], [])
 
 
 def _cost(plan: Plan) -> float:
     return sum(modelled_cost(plan, node) for node in plan.graph.nodes)
+
+
+def _changed_bytes(plan: Plan) -> int:
+    """Bytes of the weights that a plan changes."""
+    values = plan.graph.persistent
+    changed = [v for v in values.values() if v.role == "param"] if "hyper" in values else []
+    return sum(value.spec.nbytes(plan.facts.block) for value in changed)

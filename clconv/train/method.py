@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .. import passes
 from .._core.norm_batch import BatchNormTrain
 from ..device import DeviceFacts
-from ..graph import Graph
+from ..graph import Graph, Value
 from ..nn.network import Network
-from ..plan import Plan, make_plan
+from ..plan import Plan, make_plan, settle
 from ..planner import ALIGN, format_bytes
 from ..planner.prices import PRICES
 from ..recent import Recent
 from .optimizers import Optimizer
-from .step import evaluation_graph, training_graph
+from .step import evaluation_graph, features_graph, front_graph, head_graph, training_graph
 
 MOST_PLANS = 32  # that are kept, a few megabytes each; a search for a budget makes up to 20
-PASSES = 6  # over all weights that each part of a batch makes: read twice; weights and velocity read and written
-UNCACHED = 2.0  # times the model's time: weights are in no cache
+# Passes over all weights that each part of a batch makes where it changes them, fitted to steps of AlexNet, ZFNet and
+# VGG-16 in 1 to 128 parts, and how many of them the costs of layers have: of updates they know the gradient.
+PASSES, KNOWN = 4, 3
 MODELLED = "modelled time"  # how the line begins that tells what a method costs
 PER_PART = "per_micro_batch"  # what users write to let batch normalisation take the statistics of each part
 
@@ -30,6 +31,8 @@ class Method:
 
     Attributes:
         images: at most so many at a time: the batch comes in equal parts, whose gradients are gathered. None: all.
+        staged: only what is in front of the first fully-connected layer takes parts: before it for its inputs, after it
+            once more for their gradients. From there on the whole batch is taken at once.
         cuts: what is computed twice, see `passes.recompute`. halved: what gradients read waits for them as float16, see
             `passes.halve_kept`.
         scratch: most bytes that Winograd's method may take for one convolution. None: any.
@@ -37,6 +40,7 @@ class Method:
     """
 
     images: int | None = None
+    staged: bool = False
     cuts: tuple[int, ...] = ()
     halved: bool = False
     scratch: int | None = None
@@ -64,6 +68,8 @@ class Method:
         parts = self.parts(batch)
         if len(parts) > 1:
             told.append(f"batches of {batch} come in {len(parts)} parts of up to {parts[0]} images")
+        if self.staged:
+            told.append("from the first fully-connected layer on the whole batch is taken at once")
         return tuple(told)
 
 
@@ -88,16 +94,45 @@ class StepPlans:
         Args:
             summed: gradients of several parts are gathered (in all plans of a trainer, or in none).
         """
-        key = "train", replace(method, images=None, test_images=None), images, batch, summed
 
         def made() -> Plan:
             cuts = method.cuts
             graph = training_graph(self.network, images, self.loss, self.optimizer, cuts, batch, summed, self.facts)
-            if method.halved:
-                passes.halve_kept(graph, self.facts.block)
-            return self._planned(graph, method)
+            return self._waiting(graph, method)
 
-        return self._plans.get(key, made)
+        return self._plans.get(("train", _way(method), images, batch, summed), made)
+
+    def stages(self, method: Method, images: int, batch: int, summed: bool) -> Plan:
+        """The plan of the first stage of a step on `batch` images, for a part of `images`, with the others behind it.
+
+        All share one arena, and all parts the second stage. The third is missing where it has no weights to change.
+        """
+
+        def made() -> Plan:
+            features = self._planned(features_graph(self.network, images, self.facts), method)
+            head = self._head(method, batch)
+            back = [self._front(method, images, summed)] if passes.GRADIENT in head.graph.outputs else []
+            plan = replace(features, behind=(head, *back))
+            return replace(plan, residence=settle(plan.persistent.values(), self.facts))
+
+        return self._plans.get(("stages", _way(method), images, batch, summed), made)
+
+    def _head(self, method: Method, batch: int) -> Plan:
+        def made() -> Plan:
+            return self._waiting(head_graph(self.network, batch, self.loss, self.optimizer, self.facts), method)
+
+        return self._plans.get(("head", method.halved, method.scratch, batch), made)
+
+    def _front(self, method: Method, images: int, summed: bool) -> Plan:
+        def made() -> Plan:
+            graph = front_graph(self.network, images, self.optimizer, method.cuts, summed, self.facts)
+            return self._waiting(graph, method)
+
+        return self._plans.get(("front", _way(method), images, summed), made)
+
+    def part(self, method: Method, images: int, batch: int, summed: bool) -> Plan:
+        """The plan of a part of `images` images of a step on `batch` images, with all its stages."""
+        return (self.stages if method.staged else self.train)(method, images, batch, summed)
 
     def test(self, method: Method, images: int) -> Plan:
         """The plan of an evaluation of `images` images."""
@@ -110,6 +145,11 @@ class StepPlans:
 
         return self._plans.get(("test", method.scratch, images), made)
 
+    def _waiting(self, graph: Graph, method: Method) -> Plan:
+        if method.halved:
+            passes.halve_kept(graph, self.facts.block)
+        return self._planned(graph, method)
+
     def _planned(self, graph: Graph, method: Method) -> Plan:
         if method.scratch != 0:
             passes.use_winograd(graph, self.facts, train=True, scratch=method.scratch)
@@ -117,14 +157,12 @@ class StepPlans:
         return make_plan(graph, self.facts)
 
     def all(self, method: Method, batches: Mapping[str, set[int]]) -> list[Plan]:
-        """Plans of all parts of batches of these sizes ("train" and "test"), the largest first."""
+        """Plans of all parts of batches of these sizes ("train" and "test"), the largest first, and of all stages."""
         train = sorted(batches.get("train", ()), reverse=True)
         summed = self.summed(method, batches)
-        plans = [
-            self.train(method, images, batch, summed)
-            for batch in train
-            for images in dict.fromkeys(method.parts(batch))
-        ]
+        parts = [(images, batch) for batch in train for images in dict.fromkeys(method.parts(batch))]
+        stages = [stage for part in parts for stage in self.part(method, *part, summed).stages]
+        plans = list({id(stage): stage for stage in stages}.values())
         sizes = {images for batch in batches.get("test", ()) for images in method.test_parts(batch)}
         return plans + [self.test(method, images) for images in sorted(sizes, reverse=True)]
 
@@ -134,9 +172,14 @@ class StepPlans:
         return any(len(method.parts(batch)) > 1 for batch in batches.get("train", ()))
 
 
+def persistent_of(plans: Iterable[Plan]) -> dict[str, Value]:
+    """What outlives runs, by name, for all plans."""
+    return {name: value for plan in plans for name, value in plan.graph.persistent.items()}
+
+
 def together_bytes(plans: list[Plan]) -> int:
     """Device memory of plans that share weights and an arena, as `Session` allocates it."""
-    persistent = max(plan.residence.nbytes() for plan in plans)
+    persistent = settle(persistent_of(plans).values(), plans[0].facts).nbytes()
     slabs: list[int] = []
     for plan in plans:
         sizes = [max(size, ALIGN) for size in plan.arena.slab_bytes]
@@ -151,10 +194,20 @@ def passes_price(plan: Plan, nbytes: int) -> float:
 
 
 def uncached_price(plan: Plan, nbytes: int) -> float:
-    """What these passes take besides in each part of a batch but the first."""
-    return (UNCACHED - 1) * passes_price(plan, nbytes)
+    """What these passes take beyond the costs of layers in each part of a batch but the first."""
+    return (PASSES - KNOWN) / PASSES * passes_price(plan, nbytes)
 
 
 def normalises(network: Network, batch: int) -> bool:
     """Whether a step takes statistics of its batch, which parts of it would change."""
-    return any(isinstance(node.layer, BatchNormTrain) for node in network.graph(batch, train=True).nodes)
+    return takes_statistics(network.graph(batch, train=True))
+
+
+def takes_statistics(graph: Graph) -> bool:
+    """Whether a layer is normalised by what is computed at a time."""
+    return any(isinstance(node.layer, BatchNormTrain) for node in graph.nodes)
+
+
+def _way(method: Method) -> Method:
+    """What matters for the plan of a part of given size."""
+    return replace(method, images=None, staged=False, test_images=None)

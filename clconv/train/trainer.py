@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..planner import format_bytes
 from ..program import Progress
 from ..terms import STORAGES, Terms
 from .budget import Fitting
-from .method import MODELLED, PER_PART, Method, StepPlans, together_bytes
+from .method import MODELLED, PER_PART, Method, StepPlans, persistent_of, together_bytes
 from .optimizers import Optimizer
 
 
@@ -70,8 +70,7 @@ class Trainer:
             optimizer_arrays: optimizer state by name, from a checkpoint; zero where absent.
         """
         plans = self.plan_within(batches, self.session.allocator.budget)
-        training = next(plan for plan in plans if "hyper" in plan.graph.persistent)
-        self.session.load(training.graph.persistent, {**arrays, **(optimizer_arrays or {})})
+        self.session.load(persistent_of(plans), {**arrays, **(optimizer_arrays or {})})
         self._write_counters()
         for plan in plans:
             self.session.prepare(plan, progress)
@@ -117,7 +116,7 @@ class Trainer:
         fitting = self._fitting(batches, self.bn, self.storage)
         method = fitting.within(limit)
         if method is None:
-            raise BudgetError(self._refusal(fitting, limit, budget))
+            raise self._refusal(fitting, limit, budget)
         self.method, self._batches = method, {mode: set(sizes) for mode, sizes in batches.items()}
         plans = self._plans.all(method, batches)
         told = method.told(fitting.batch)
@@ -130,7 +129,7 @@ class Trainer:
     def _fitting(self, batches: Mapping[str, set[int]], bn: str | None, storage: str | None) -> Fitting:
         return Fitting(self._plans, batches, parts=bn == PER_PART, halves=storage is not None)
 
-    def _refusal(self, fitting: Fitting, limit: int, budget: int | None) -> str:
+    def _refusal(self, fitting: Fitting, limit: int, budget: int | None) -> BudgetError:
         whose = "the budget" if budget is not None else f"what {self.device.facts.name} has"
         found = fitting.least()
         text = (
@@ -151,7 +150,7 @@ class Trainer:
             less = other.least()
             if less and (not found or less[0][0] < found[0][0]):
                 text += f"With {words}, {less[0][0]} ({format_bytes(less[0][0])}) would do. "
-        return f"{text}Nothing was allocated."
+        return BudgetError(f"{text}Nothing was allocated.", found[0][0] if found else None)
 
     def plan(self, mode: str, batch: int) -> Plan:
         """The plan of a training step ("train") or an evaluation ("test") on `batch` images, or of its first part."""
@@ -160,7 +159,7 @@ class Trainer:
         return self._plans.test(self.method, self.method.test_parts(batch)[0])
 
     def _part(self, images: int, batch: int) -> Plan:
-        return self._plans.train(self.method, images, batch, self._plans.summed(self.method, self._batches))
+        return self._plans.part(self.method, images, batch, self._plans.summed(self.method, self._batches))
 
     @property
     def peak_bytes(self) -> int:
@@ -174,28 +173,59 @@ class Trainer:
             NonFiniteError: the loss is not finite; the weights are as before the step, and the message
                 names the first layer whose weights or output are not finite.
         """
-        parts = self.method.parts(len(x))
-        losses, right, begin = [], 0, 0
-        for number, images in enumerate(parts):
-            end, first, last = begin + images, number == 0, number == len(parts) - 1
-            hyper = self.optimizer.hyper(rate, self.steps_done + 1, first=first, last=last)
-            self.session.write("hyper", hyper)
-            self._write_counters(begin)
-            feeds = {"x": x[begin:end], "labels": labels[begin:end]}
-            results = self.session.run(self._part(images, len(x)), feeds)
-            if not np.isfinite(results["loss"]).all():
-                worst = begin + int(np.argmin(np.isfinite(results["loss"])))
-                raise NonFiniteError(
-                    f"fit: the loss became {results['loss'][worst - begin]} at step {self.steps_done + 1}: "
-                    f"{self._blame(x[worst : worst + 1])}; "
-                    "a smaller rate or gradient-friendlier input (normalised images) may help. "
-                    "The weights are as they were before this step."
-                )
-            losses.append(results["loss"])
-            right += int(results["correct"].sum())
-            begin = end
+        found = (self._staged if self.method.staged else self._in_parts)(x, labels, rate)
         self.steps_done += 1
-        return float(np.mean(np.concatenate(losses), dtype=np.float64)), right
+        return float(np.mean(found["loss"], dtype=np.float64)), int(found["correct"].sum())
+
+    def _in_parts(self, x: Array, labels: Array, rate: float) -> dict[str, Array]:
+        """Loss and correctness of each image in a step, part by part of the batch."""
+        found = []
+        for part, plan in self._parts(len(x)):
+            self._write_hyper(rate, part, len(x))
+            results = self.session.run(plan, {"x": x[part], "labels": labels[part]})
+            self._check_finite(results["loss"], x[part])
+            found.append(results)
+        return _joined(found)
+
+    def _staged(self, x: Array, labels: Array, rate: float) -> dict[str, Array]:
+        """As `_in_parts`, with the fully-connected layers for the whole batch at once; see `Method.staged`."""
+        parts, found = list(self._parts(len(x))), []
+        for part, plan in parts:
+            self._write_counters(part.start)
+            found.append(self.session.run(plan, {"x": x[part]}))
+        self._write_hyper(rate, slice(0, len(x)), len(x))
+        head = parts[0][1].stages[1]
+        results = self.session.run(head, {**_joined(found), "labels": labels})
+        self._check_finite(results["loss"], x)
+        for part, plan in parts:
+            for back in plan.stages[2:]:
+                self._write_hyper(rate, part, len(x))
+                given = {name: results[name][part] for name in ("loss", passes.GRADIENT)}
+                self.session.run(back, {"x": x[part], **given})
+        return results
+
+    def _parts(self, batch: int) -> Iterator[tuple[slice, Plan]]:
+        """The parts of a batch and their plans."""
+        begin = 0
+        for images in self.method.parts(batch):
+            yield slice(begin, begin + images), self._part(images, batch)
+            begin += images
+
+    def _write_hyper(self, rate: float, part: slice, batch: int) -> None:
+        """What the update reads, for a part of a batch, and dropout."""
+        first, last = part.start == 0, part.stop == batch
+        self.session.write("hyper", self.optimizer.hyper(rate, self.steps_done + 1, first=first, last=last))
+        self._write_counters(part.start)
+
+    def _check_finite(self, loss: Array, x: Array) -> None:
+        if not np.isfinite(loss).all():
+            worst = int(np.argmin(np.isfinite(loss)))
+            raise NonFiniteError(
+                f"fit: the loss became {loss[worst]} at step {self.steps_done + 1}: "
+                f"{self._blame(x[worst : worst + 1])}; "
+                "a smaller rate or gradient-friendlier input (normalised images) may help. "
+                "The weights are as they were before this step."
+            )
 
     def evaluate(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """Loss and correctness (0 or 1) of each image, in test-time mode."""
@@ -204,7 +234,8 @@ class Trainer:
             feeds = {"x": x[begin : begin + images], "labels": labels[begin : begin + images]}
             found.append(self.session.run(self._plans.test(self.method, images), feeds))
             begin += images
-        return np.concatenate([r["loss"] for r in found]), np.concatenate([r["correct"] for r in found])
+        results = _joined(found)
+        return results["loss"], results["correct"]
 
     def _write_counters(self, images: int = 0) -> None:
         """Seed, step, and how many images of the batch come before those of the next run."""
@@ -249,3 +280,8 @@ class Trainer:
     def release(self) -> None:
         """Frees the device memory."""
         self.session.release()
+
+
+def _joined(results: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Results of parts of a batch as those of the whole."""
+    return {name: np.concatenate([each[name] for each in results]) for name in results[0]}
