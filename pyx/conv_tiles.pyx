@@ -150,8 +150,8 @@ def rows_at_once(window, x, dy, block, kb):
 
 
 def blocks_at_once(w, facts, chunks, pairs):
-    """(input blocks, pairs of output blocks) that an item of conv_grad_w takes: of a single tap as many as keep the units
-    busy, as rows of x and dy would else come from memory for each of them; more taps read what is near anyway."""
+    """(input blocks, pairs of output blocks) that an item of conv_grad_w takes: of a single tap as many as keep the
+    units busy, as rows of x and dy would else come from memory for each; more taps read what is near anyway."""
     if w.groups > 1 or w.shape[2] * w.shape[3] > 1 or not facts.workers:
         return 1, 1
     items = ceil_div(_ITEMS_PER_UNIT * facts.compute_units, chunks)

@@ -1,6 +1,6 @@
 """Batch normalisation: by the batch's statistics, with its gradient, or by running ones.
 
-The kernels are in cl/norm_batch.cl, for a device whose units each have channel blocks of their own in norm_batch_whole.cl.
+The kernels are in cl/norm_batch.cl, in norm_batch_whole.cl where all units have channel blocks of their own.
 """
 
 from clconv.errors import ShapeError

@@ -17,8 +17,8 @@ class TakePixels(Layer):
         n, c, h, w = specs[0].shape
         if any((count - 1) * step >= extent for count, step, extent in zip(self.size, self.stride, (h, w))):
             raise ShapeError(
-                f"pixels: {self.size[0]}x{self.size[1]} of them, {self.stride[0]}x{self.stride[1]} apart, are more than "
-                f"{specs[0]} has"
+                f"pixels: {self.size[0]}x{self.size[1]} of them, {self.stride[0]}x{self.stride[1]} apart, are more "
+                f"than {specs[0]} has"
             )
         return (TensorSpec((n, c, *self.size)),)
 
@@ -33,7 +33,7 @@ class TakePixels(Layer):
 
 
 class SpreadPixels(Layer):
-    """The gradient of `TakePixels`: y[n, c, p*stride, q*stride] = x[n,c,p,q], zero elsewhere; of `size` (rows, columns).
+    """The gradient of `TakePixels`, of `size`: y[n, c, p*stride, q*stride] = x[n,c,p,q], zero elsewhere.
 
     With `adds` onto what another path gave, which is where y may be.
     """
