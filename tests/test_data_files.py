@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clconv.data import (
     Cifar10Dataset,
@@ -194,6 +199,26 @@ def test_what_is_not_a_data_set_is_described(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     with pytest.raises(DataError, match=r"found 0.txt, 0/, 1.txt, 2.txt, 3.txt, 4.txt and 4 more"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("locked", ["photos", "b"])
+def test_folders_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str) -> None:
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "photos" / name / "1.png")
+
+    def guarded(given: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(folder: Any) -> Any:
+            if Path(folder).name == locked:
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return given(folder)
+
+        return opened
+
+    monkeypatch.setattr(Path, "iterdir", guarded(Path.iterdir))
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+    with pytest.raises(DataError, match=f"{locked}: cannot be read: Permission denied"):
+        open_dataset(tmp_path / "photos")
 
 
 @pytest.mark.real_data

@@ -45,8 +45,13 @@ def open_dataset(
         DataError: nothing there that is known, with what was looked for and what was found; or damaged files.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: does not exist")
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: does not exist")
+        if path.is_dir():
+            os.scandir(path).close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if path.is_file():
         return _open_npz(path)
     if find_idx(path, "train", "images-idx3"):

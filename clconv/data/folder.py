@@ -175,21 +175,20 @@ def split_folders(folder: str | os.PathLike[str]) -> tuple[Path, Path | None]:
 
 def class_folders(folder: Path) -> list[Path]:
     """The folders in a folder that may be classes: not hidden, not an archive's rubbish; sorted by name."""
-    try:
-        return sorted(
-            each for each in folder.iterdir() if each.is_dir() and not each.name.startswith((".", "__MACOSX"))
-        )
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    return [each for each in _listed(folder) if each.is_dir() and not each.name.startswith("__MACOSX")]
 
 
 def image_files(folder: Path) -> list[Path]:
     """The files of a folder with an image's suffix, not hidden; sorted by name."""
-    return sorted(
-        each
-        for each in folder.iterdir()
-        if each.suffix.lower() in SUFFIXES and not each.name.startswith(".") and each.is_file()
-    )
+    return [each for each in _listed(folder) if each.suffix.lower() in SUFFIXES and each.is_file()]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, sorted by name."""
+    try:
+        return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _first_holding_folders(folder: Path, names: Sequence[str]) -> Path | None:
