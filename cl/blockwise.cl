@@ -50,9 +50,9 @@ __kernel void binary_blocks(TENSOR(const, a), TENSOR(const, b), TENSOR(, y), int
     }
 }
 
-__kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_channels, int channels, int height,
-                            int width, int run, int runs, int size, int groups, int far, int near, int step, int before,
-                            real fill)
+__kernel void between_depth(TENSOR(const, x), int x_plane, TENSOR(, y), int y_plane, int items, int x_channels,
+                            int channels, int height, int width, int run, int runs, int size, int groups, int far,
+                            int near, int step, int before, real fill)
 {
     const int item = get_global_id(0); // [n][block][h][i][j][run]
     if (item >= items)
@@ -60,15 +60,15 @@ __kernel void between_depth(TENSOR(const, x), TENSOR(, y), int items, int x_chan
     const int w = item % runs * run, count = min(run, width - w), j = item / runs % size, i = item / runs / size % size;
     const int line = item / runs / size / size, h = line % height, block = line / height % BLOCKS(channels);
     const size_t n = line / height / BLOCKS(channels);
-    __global const real *pixels = AT(x) + (n * BLOCKS(x_channels) * height + h) * width * B + w * B;
-    __global VF *to = BLOCKS_AT(, y) + ((size_t)(line - h) * size + h * size + i) * size * width + w * size + j;
+    __global const real *pixels = AT(x) + (n * BLOCKS(x_channels) * x_plane + h * width + w) * B;
+    __global VF *to = BLOCKS_AT(, y) + (size_t)(line / height) * y_plane + (h * size + i) * size * width + w * size + j;
     const int first = block * B, inside = (i * size + j) * step - before;
     int from[B]; // where the values of each lane begin; -1: nowhere
     int whole = 1;
     for (int lane = 0; lane < B; lane++) {
         const int c = first + lane, channel = c % groups * far + c / groups * near + inside;
         const int there = c < channels && channel >= 0 && channel < x_channels;
-        from[lane] = there ? channel / B * height * width * B + channel % B : -1;
+        from[lane] = there ? channel / B * x_plane * B + channel % B : -1;
         whole &= there && from[lane] == from[0] + lane;
     }
     if (whole) {

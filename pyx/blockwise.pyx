@@ -6,7 +6,7 @@ Gradients are those of the row-major operators of the same name.
 from clconv.errors import ShapeError
 from clconv.shapes import TensorSpec, blocks
 
-from clconv._core.layer import Cost, Layer, looped
+from clconv._core.layer import Cost, Layer, looped, plane_of
 from clconv._core.plain_elementwise import Binary, Unary, broadcast
 from clconv._core.plain_index import floats, run_length
 from clconv._core.plain_move import DepthToSpace, PadTo, Slice
@@ -85,9 +85,18 @@ class DepthToSpaceBlocks(DepthToSpace):
 
     accepts = {}
 
+    @property
+    def strips(self):
+        return self.block
+
+    bands = strips
+
     def infer(self, specs):
         (y,) = super().infer(specs)
         return (TensorSpec(y.shape),)
+
+    def strip(self, rows, heights, axis=0):
+        return self, {"x": (rows[0] // self.block, -(-rows[1] // self.block))}
 
     def record(self, rec, ins, outs, work, choice):
         near, step = (1, outs[0].spec.shape[1]) if self.mode == "DCR" else (self.block * self.block, 1)
@@ -122,7 +131,8 @@ def _launch_between(rec, x, y, size, groups, far, near, step, before=0, fill=0.0
         h, w = 1, h * w
     run, runs = run_length(rec.facts, w)
     items = n * blocks(channels, block) * h * size * size * runs
-    args = [x, y, items, x_channels, channels, h, w, run, runs, size, groups, far, near, step, before, fill]
+    args = [x, plane_of(x), y, plane_of(y), items, x_channels, channels, h, w, run, runs, size, groups, far, near, step,
+            before, fill]
     loops = looped(block) + looped(run, looped(block))
     rec.launch("blockwise.cl", "between_depth", (items,), args, iterations=loops)
 

@@ -10,12 +10,15 @@ from helpers import images, least
 
 import clconv as cc
 from clconv import passes, planner
-from clconv._core.layout import Restore, Spill
+from clconv._core.blockwise import DepthToSpaceBlocks
+from clconv._core.layout import Restore, Spill, ToBlocks
 from clconv.engine import Session
 from clconv.errors import BudgetError
 from clconv.explain import explain
+from clconv.graph import Graph
 from clconv.plan import make_plan
 from clconv.planner import Segment
+from clconv.shapes import TensorSpec
 
 CHAIN = "INPUT 40x160x3 -> CONV 3x3x16 -> RELU -> CONV 3x3x20 -> RELU -> POOL -> CONV 3x3x2"
 
@@ -52,8 +55,8 @@ def net(request, device):
 @pytest.mark.parametrize("columns", [0, 1])
 def test_strips_and_tiles_change_no_bit(net, columns):
     """All layers at once, of batches, in memory that holds NaN, run after run; on two queues behind the first run."""
-    if net.device.facts.loop_limit and (len(net.network.entries) > 12 or not columns):
-        pytest.skip("its compiler takes minutes; one of them runs")
+    if net.device.facts.loop_limit:
+        pytest.skip("its compiler takes minutes for these; pixels from channels are tried there")
     graph, draw = lent(net, 2), random.Random(4)
     x = images(net, 2)
     whole = make_plan(graph, net.device.facts)
@@ -68,6 +71,32 @@ def test_strips_and_tiles_change_no_bit(net, columns):
         session.fill_arena(0xFF)
         np.testing.assert_array_equal(session.run(plan, {"x": x})["y"], expected)
     session.release()
+
+
+@pytest.mark.parametrize("columns", [0, 30])
+def test_pixels_from_channels(device, columns):
+    """The end of networks that enlarge images, in strips and tiles."""
+    graph = Graph()
+    x = graph.input("x", TensorSpec((2, 12, 40, 36), layout="plain"))
+    (graph.outputs["y"],) = graph.add(DepthToSpaceBlocks(2, "DCR"), graph.add(ToBlocks(), [x], "x"), "y")
+    passes.for_inference(graph, device.facts.block)
+    graph = passes.lend_ends(graph, device.facts.block)
+    image = np.random.default_rng(1).standard_normal(x.spec.shape, np.float32)
+    plan = make_plan(graph, device.facts, segments=(Segment(0, len(graph.nodes), 14, columns),))
+    session = Session(device)
+    session.load({}, {})
+    session.prepare(plan)
+    for _ in range(2):
+        session.fill_arena(0xFF)
+        got = session.run(plan, {"x": image})["y"]
+        np.testing.assert_array_equal(got, pixels(image))
+    session.release()
+
+
+def pixels(x):
+    """The reference: channel (2 i + j) 3 + c of (h, w) is channel c of (2 h + i, 2 w + j)."""
+    n, c, h, w = x.shape
+    return x.reshape(n, 2, 2, c // 4, h, w).transpose(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
 
 
 def test_the_least_is_below_the_image(net):
