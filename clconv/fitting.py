@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ._core.layer import Choice, Layer
 from .device import DeviceFacts
@@ -16,7 +17,7 @@ from .errors import BudgetError, OutOfMemoryError
 from .graph import Graph, Node, Value
 from .passes import lend_ends
 from .plan import Plan, make_plan, settle
-from .planner import ALIGN, Found, Search, format_bytes
+from .planner import ALIGN, NO_LIMIT, Found, Search, format_bytes
 from .planner.prices import fitting_offer, offers
 from .planner.steps import Choose
 from .pricing import price_told
@@ -240,7 +241,9 @@ class Fitting:
         key = variant, small
         if key not in self._searches:
             graph = self._lent(variant)
-            plan = make_plan(graph, self.facts, choose=Rooms(self.facts, {}))
+            # Only what is alive beside weights is asked for: these may be larger than an allocation.
+            facts = replace(self.facts, max_alloc_bytes=NO_LIMIT)
+            plan = make_plan(graph, facts, choose=Rooms(self.facts, {}))
             self._searches[key] = Search(graph, self.facts, plan.kept_bytes, {*self._streams(variant, small)})
         return self._searches[key]
 

@@ -162,7 +162,7 @@ class Frames:
         sliced: set[int] = set()
         least = [*map(int.__add__, frame.passing, frame.work)] if frame.heavy else []
         for place, whole, part in frame.heavy:
-            if total + max(least) <= limit:
+            if whole <= self.facts.max_alloc_bytes and total + max(least) <= limit:
                 break
             total -= whole
             least[place] += part

@@ -11,7 +11,7 @@ from ..graph import Node, Value
 from .prices import PRICES, Offer, fitting_offer, price_of, upload_price
 from .slices import Slicing, slicing
 
-MOST_SLICE = 512 << 10  # bytes: larger slices save next to nothing
+MOST_SLICE = 4 << 20  # bytes: larger slices save next to nothing
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def in_slices(found: Sequence[Offer], wanted: Demand, x_bytes: int, room: int, f
     offer = fitting_offer(found, room - wanted.slice_bytes)
     left = room - offer.workspace_bytes
     turns = 2 if left >= 2 * wanted.slice_bytes else 1  # one is brought while the other is used, where that fits
-    nbytes = max(wanted.slice_bytes, min(left // turns, wanted.whole // turns, MOST_SLICE))
+    nbytes = max(wanted.slice_bytes, min(left // turns, wanted.whole // turns, MOST_SLICE, facts.max_alloc_bytes))
     count = wanted.slicing.counted(nbytes)
     price = offer.price + (count - 1) * price_of(Cost(0, x_bytes), facts)
     bringing = upload_price(wanted.whole, count, facts)
