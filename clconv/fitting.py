@@ -166,8 +166,13 @@ class Fitting:
     def smallest(self, *, exact: bool = False) -> Plan:
         """The plan with the smallest peak that is known: less is refused."""
         if exact not in self._smallest:
-            leanest = self._variants(exact)[-1]
-            plan = self._in_strips(leanest, SMALL_BYTES[-1], self._least(leanest), Rooms(self.facts, {}), 0)
+            leanest, *others = self._variants(exact)[::-1]
+            plan = self._leanest(leanest)
+            for variant in others:
+                # Mostly it takes no less; to see that takes less time than the plan.
+                room = plan.peak_bytes - ALIGN - self._held(variant, SMALL_BYTES[-1])
+                if self._search(variant, SMALL_BYTES[-1]).within(room, priced=False) is not None:
+                    plan = min(plan, self._leanest(variant), key=lambda each: each.peak_bytes)
             # Packed otherwise, a little less may do.
             limit = plan.peak_bytes
             while (other := self._strips(leanest, limit)) is not None:
@@ -251,6 +256,10 @@ class Fitting:
         if variant not in self._leasts:
             self._leasts[variant] = self._search(variant, SMALL_BYTES[-1]).smallest()
         return self._leasts[variant]
+
+    def _leanest(self, variant: int) -> Plan:
+        """The plan with about the fewest bytes alive at a time."""
+        return self._in_strips(variant, SMALL_BYTES[-1], self._least(variant), Rooms(self.facts, {}), 0)
 
     def _strips(self, variant: int, limit: int) -> tuple[float, Plan] | None:
         """The cheapest plan that fits, with layers in strips where it must, and its price; None where none fits."""

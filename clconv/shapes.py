@@ -39,7 +39,7 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         assert self.layout in LAYOUTS and self.dtype in ITEM_BYTES, self
-        if not all(n > 0 for n in self.shape):
+        if min(self.shape, default=1) <= 0:
             raise ShapeError(f"a tensor of shape {self.shape} has no elements; extents from 1 on are supported")
 
     def storage_shape(self, block: int) -> tuple[int, ...]:

@@ -60,6 +60,7 @@ class Search:
         self.least = [a + b.least for a, b in zip(self.frames.least_work, self.frames.demands, strict=True)]
         self.able = [can_strip(node) for node in graph.nodes]
         self._tileable = [can_tile(node) for node in graph.nodes]
+        self._heights: dict[int, list[int]] = {}
         self._refused: dict[tuple[bool, bool], int] = {}  # what was too little
 
     def within(self, limit: int, *, priced: bool = True, tiles: bool = True) -> Found | None:
@@ -245,8 +246,10 @@ class Search:
 
     def _sizes(self, stop: int) -> list[int]:
         """Heights of strips worth trying, from tall to low, on the grid of the last node."""
-        node = self.graph.nodes[stop - 1]
-        height, grid = node.outputs[0].spec.shape[2], node.layer.strips
-        counts = [n for n in STRIPS if n < height] + [min(height, STRIPS[-1])]
-        sizes = {grid * math.ceil(math.ceil(height / n) / grid) for n in counts}
-        return sorted((size for size in sizes if size < height), reverse=True)
+        if stop not in self._heights:
+            node = self.graph.nodes[stop - 1]
+            height, grid = node.outputs[0].spec.shape[2], node.layer.strips
+            counts = [n for n in STRIPS if n < height] + [min(height, STRIPS[-1])]
+            sizes = {grid * math.ceil(math.ceil(height / n) / grid) for n in counts}
+            self._heights[stop] = sorted((size for size in sizes if size < height), reverse=True)
+        return self._heights[stop]

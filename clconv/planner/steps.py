@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from .._core.layer import Choice, Layer
 from .._core.layout import CopyColumns, Restore, Settle, ShiftRows, Spill, Upload
@@ -14,6 +15,7 @@ from .slices import Channels, Staging, slicing
 from .strips import Chain, Needed, Rows, Segment, heights, inner_values, strip_rows
 from .tiles import bands, make_band
 
+MOST_SPECS = 1024  # of strips that are kept: most strips are like others
 Pick = Callable[[Sequence[Choice]], Choice]
 # How a node's layer, or the one that computes a part of it, runs on operands with these specs.
 Choose = Callable[[Node, Layer, Sequence["TensorSpec | None"], Sequence[TensorSpec]], Choice]
@@ -91,6 +93,7 @@ class Schedule:
         return with_rows(value.spec, self.stored_rows[value]) if value in self.stored_rows else value.spec
 
 
+@lru_cache(MOST_SPECS)
 def with_rows(spec: TensorSpec, rows: int) -> TensorSpec:
     """The spec of an image with so many rows."""
     n, c, _, w = spec.shape
