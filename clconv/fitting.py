@@ -30,7 +30,20 @@ SMALL_SHARE = 32  # of what there is one part in so many, and more
 # The arena can be larger than what is alive: the search is repeated with less, a few times by what it was too large,
 # then by twentieths.
 ATTEMPTS, LESS = 4, 0.95
+SHARES = (1 / 64, 1 / 1024, 0)  # by which limits are lowered, looking for the least
 MOST_PLANS = 16  # of each kind that are kept, a megabyte or two each; as many as a session records
+
+
+def lowered(plan: Plan, find: Callable[[int], Plan | None]) -> Plan:
+    """The plan with the smallest peak, by plans for ever lower limits: in large steps while there are any, then in small.
+
+    Args:
+        find: makes a plan within so many bytes; for the least amount less than the peak of what is returned it made none.
+    """
+    for share in SHARES:
+        while (less := find(plan.peak_bytes - max(ALIGN, int(share * plan.peak_bytes)))) is not None:
+            plan = less
+    return plan
 
 
 Bounds = dict[Node, tuple[float, float]]  # a room from .. up to .. changes nothing for its node
@@ -174,12 +187,8 @@ class Fitting:
                 if self._search(variant, SMALL_BYTES[-1]).within(room, priced=False) is not None:
                     plan = min(plan, self._leanest(variant), key=lambda each: each.peak_bytes)
             # Packed otherwise, a little less may do.
-            limit = plan.peak_bytes
-            while (other := self._strips(leanest, limit)) is not None:
-                plan = other[1]
-                limit = plan.peak_bytes - ALIGN
-            while (less := self.cheapest(plan.peak_bytes - ALIGN, exact=exact)) is not None:
-                plan = less
+            plan = lowered(plan, lambda limit: (self._strips(leanest, limit) or (0, None))[1])
+            plan = lowered(plan, lambda limit: self.cheapest(limit, exact=exact))
             self._smallest[exact] = plan
         return self._smallest[exact]
 

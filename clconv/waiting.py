@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from .fitting import Fitting
+from .fitting import Fitting, lowered
 from .plan import Plan
-from .planner import ALIGN
 from .pricing import plan_price
 from .terms import DEFAULT, SPILLS, STORAGES, Terms
 
@@ -88,8 +88,8 @@ class Fittings:
             plan = best.smallest(exact=terms.exact)
             for fitting in fittings:
                 if fitting is not best and alive[fitting] < plan.peak_bytes:
-                    while (less := fitting.cheapest(plan.peak_bytes - ALIGN, exact=terms.exact)) is not None:
-                        best, plan = fitting, less
+                    less = lowered(plan, partial(fitting.cheapest, exact=terms.exact))
+                    best, plan = (best, plan) if less is plan else (fitting, less)
             self._least[terms] = best, plan
         return self._least[terms]
 

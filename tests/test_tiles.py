@@ -126,7 +126,7 @@ def test_strips_alone_need_more(device):
     with cc.Net(WIDE, device=device) as net:
         graph = graph_of(net)
         search = Search(graph, net.device.facts, make_plan(graph, net.device.facts).kept_bytes, {})
-        least = search.least().peak_bytes
+        least = search.smallest().peak_bytes
         assert search.within(least, priced=False) is not None
         assert search.within(least, priced=False, tiles=False) is None
 
