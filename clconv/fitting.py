@@ -35,10 +35,10 @@ MOST_PLANS = 16  # of each kind that are kept, a megabyte or two each; as many a
 
 
 def lowered(plan: Plan, find: Callable[[int], Plan | None]) -> Plan:
-    """The plan with the smallest peak, by plans for ever lower limits: in large steps while there are any, then in small.
+    """The plan with the smallest peak, of plans for ever lower limits: in large steps first, then in small ones.
 
     Args:
-        find: makes a plan within so many bytes; for the least amount less than the peak of what is returned it made none.
+        find: makes a plan within so many bytes; it made none for `ALIGN` bytes less than what is returned.
     """
     for share in SHARES:
         while (less := find(plan.peak_bytes - max(ALIGN, int(share * plan.peak_bytes)))) is not None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import clconv as cc
-from clconv import passes
+from clconv import passes, planner
 from clconv._core.layout import Crop, Paste
 from clconv.engine import Session
 from clconv.errors import BudgetError
@@ -131,19 +131,21 @@ def test_strips_alone_need_more(device):
         assert search.within(least, priced=False, tiles=False) is None
 
 
-def test_a_refusal_examines_few_segments(device, monkeypatch):
-    frames, within = {}, Search.within
+def test_a_refusal_examines_few_segments_and_packs_few_plans(device, monkeypatch):
+    frames, within, packed, place = {}, Search.within, [], planner.place
 
     def counted(search, *args, **kwargs):
         found = within(search, *args, **kwargs)
-        frames[search] = len(search._frames)
+        frames[search] = len(search.frames._frames)
         return found
 
     monkeypatch.setattr(Search, "within", counted)
+    monkeypatch.setattr(planner, "place", lambda *args: packed.append(args) or place(*args))
     with cc.zoo.squeezenet(device=device) as net, pytest.raises(BudgetError):
         net.plan(memory=64)
     assert len(frames) <= 4
-    assert sum(frames.values()) <= 1200
+    assert sum(frames.values()) <= 1500
+    assert len(packed) <= 80
 
 
 def test_a_layer_that_has_no_columns_apart_is_not_cut(device):
