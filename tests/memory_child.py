@@ -47,22 +47,29 @@ def left(layer: ctypes.CDLL) -> int:
     return bytes_left
 
 
+def opened(net: str) -> cc.Net:
+    """From a file, or made of a pattern."""
+    return cc.load(net) if net.endswith(".safetensors") else cc.Net(net)
+
+
 def count(job: dict[str, Any]) -> list[dict[str, int]]:
     layer = ctypes.CDLL(os.environ["OPENCL_LAYERS"])
     found = []
-    for memory in job["budgets"]:
-        with cc.Net(job["net"]) as net:
+    for terms in job["predictions"]:
+        with opened(job["net"]) as net:
             x = np.ones((3, *net.network.input_shape), np.float32)
             layer.counted_reset()
-            net.predict(x, memory=memory)
+            net.predict(x, **terms)
             found.append(noted(layer, net, "test"))
         found[-1]["left"] = left(layer)
-    with cc.Net(job["net"]) as net:
-        x = np.ones((job["batch"], *net.network.input_shape), np.float32)
-        layer.counted_reset()
-        net.fit(x, np.zeros(len(x), int), batch_size=len(x), memory=job["training"], verbose=False)
-        found.append(noted(layer, net, "train"))
-    found[-1]["left"] = left(layer)
+    for terms in job["trainings"]:
+        with opened(job["net"]) as net:
+            x = np.ones((job["batch"], *net.network.input_shape), np.float32)
+            y = np.zeros((len(x), *net.network.output_shape), np.float32)
+            layer.counted_reset()
+            net.fit(x, y, loss="mse", batch_size=len(x), verbose=False, **terms)
+            found.append(noted(layer, net, "train"))
+        found[-1]["left"] = left(layer)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import least
+from helpers import hourglass, least
 
 import clconv as cc
 from clconv.device import Device
@@ -49,21 +49,43 @@ def test_a_layer_in_the_loader_counts_the_same(device: Device, layer: str) -> No
         pytest.skip("a rasteriser takes minutes to compile this in a new process")
     with cc.Net(PATTERN, device=device) as net:
         whole, low = net.plan(3).peak_bytes, least(net)
-        training = net.plan(16, "train").peak_bytes
+        training = net.plan(16, "train").peak_bytes - 64
         launches = len(net.plan(memory=low).schedule.steps)
     budgets = [None, whole, (whole + low) // 2, low]
-    job = {"what": "count", "net": PATTERN, "budgets": budgets, "batch": 16, "training": training - 64}
-    found = child(job, device, OPENCL_LAYERS=layer)
-    if not any(seen["calls"] for seen in found):
-        pytest.skip("this OpenCL loader knows no layers")
-    for seen, budget in zip(found, [*budgets, training - 64], strict=True):
-        assert seen["live"] == seen["peak"] == seen["measured"] == seen["planned"], seen
-        assert seen["mapped"] == seen["own_mapped"]
-        assert budget is None or seen["peak"] <= budget
-        assert seen["left"] == 0, "closing frees everything"
+    halves = {"memory": least(net, storage="float16"), "storage": "float16"}
+    steps = [{"memory": training}, {"memory": least(net, 16, mode="train", storage="float16"), "storage": "float16"}]
+    found = counts(device, layer, PATTERN, [*({"memory": budget} for budget in budgets), halves], steps)
     assert bool(found[3]["mapped"]) == device.facts.maps_files
     # A kernel object takes kilobytes of the host: of many launches, as strips make, all but some share theirs.
     assert found[3]["kernels"] < MOST_KERNELS < launches
+
+
+def test_the_layer_counts_the_same_where_activations_wait_elsewhere(device: Device, layer: str, tmp_path: Path) -> None:
+    """In host memory, which is none of the device's, or as float16."""
+    if "llvmpipe" in device.facts.name:
+        pytest.skip("a rasteriser takes minutes to compile this in a new process")
+    with hourglass(device) as net:
+        net.save(tmp_path / "net.safetensors")
+        low = least(net, spill="host")
+        assert net.plan(memory=low, spill="host").host_bytes > 0
+        budgets = {"memory": low, "spill": "host"}, {"memory": net.plan().peak_bytes - 64, "storage": "float16"}
+    counts(device, layer, str(tmp_path / "net.safetensors"), list(budgets), [])
+
+
+def counts(
+    device: Device, layer: str, net: str, predictions: list[dict[str, Any]], trainings: list[dict[str, Any]]
+) -> list[dict[str, int]]:
+    """What the layer counted in runs on these terms: the same as clconv, no more than the budgets."""
+    job = {"what": "count", "net": net, "predictions": predictions, "batch": 16, "trainings": trainings}
+    found: list[dict[str, int]] = child(job, device, OPENCL_LAYERS=layer)
+    if not any(seen["calls"] for seen in found):
+        pytest.skip("this OpenCL loader knows no layers")
+    for seen, terms in zip(found, [*predictions, *trainings], strict=True):
+        assert seen["live"] == seen["peak"] == seen["measured"] == seen["planned"], (seen, terms)
+        assert seen["mapped"] == seen["own_mapped"]
+        assert terms["memory"] is None or seen["peak"] <= terms["memory"]
+        assert seen["left"] == 0, "closing frees everything"
+    return found
 
 
 @pytest.fixture(scope="module")

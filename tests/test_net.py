@@ -315,6 +315,14 @@ class TestMistakes:
         with pytest.raises(errors.DataError, match="no images|empty|0 images"):
             net.fit(np.zeros((0, 1, 8, 8), np.float32), np.zeros(0, np.int32), verbose=False)
 
+    def test_nothing_to_train(self, device):
+        x = np.zeros((2, 3, 8, 8), np.float32)
+        with cc.Net("INPUT 8x8x3 -> RELU -> POOL", device=device) as net:
+            with pytest.raises(errors.ArgumentError, match="nothing is to be trained: the network has no weights, or"):
+                net.fit(x, np.zeros((2, 3, 4, 4), np.float32), loss="mse", verbose=False)
+            with pytest.raises(errors.ShapeError, match="softmax: scores 2x3x4x4 have rows and columns"):
+                net.plan(2, "train")
+
     def test_missing_labels(self, net):
         with pytest.raises(errors.ArgumentError, match="labels y are missing"):
             net.fit(data()[0])

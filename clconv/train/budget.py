@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
-from ..errors import OutOfMemoryError, ShapeError
+from ..errors import ClconvError, OutOfMemoryError, ShapeError
 from ..plan import Plan
 from ..planner.recompute import Search
 from .method import Method, StepPlans, normalises, passes_price, takes_statistics, together_bytes, uncached_price
@@ -51,7 +51,7 @@ class Fitting:
         fronts = divided(plans.network, self.batch, plans.facts)
         self.staged = fronts is not None and (parts or not takes_statistics(fronts[0]))
         self.storages = (False, True) if halves else (False,)
-        self.obstacle = ""
+        self.obstacle: ClconvError | None = None
         self._searches: dict[tuple[int, bool, bool], Search | int | None] = {}
 
     def within(self, limit: int) -> Method | None:
@@ -103,7 +103,7 @@ class Fitting:
         try:
             return together_bytes(self.plans.all(method, self.batches))
         except (OutOfMemoryError, ShapeError) as error:
-            self.obstacle = str(error)
+            self.obstacle = error
             return None
 
     def _settled(self, method: Method, limit: int) -> Method | None:
@@ -139,7 +139,7 @@ class Fitting:
             try:
                 self._searches[key] = self._search(*key)
             except (OutOfMemoryError, ShapeError) as error:
-                self.obstacle = str(error)
+                self.obstacle = error
                 self._searches[key] = None
         search = self._searches[key]
         if search is None:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import passes
 from ..device import Device
 from ..engine import Session
-from ..errors import ArgumentError, BudgetError, NonFiniteError
+from ..errors import ArgumentError, BudgetError, NonFiniteError, ShapeError
 from ..nn.network import Network
 from ..packing import Array
 from ..plan import Plan, make_plan
@@ -68,9 +68,15 @@ class Trainer:
 
         Args:
             optimizer_arrays: optimizer state by name, from a checkpoint; zero where absent.
+
+        Raises:
+            ArgumentError: nothing is to be trained. BudgetError, ShapeError: see `plan_within`.
         """
         plans = self.plan_within(batches, self.session.allocator.budget)
-        self.session.load(persistent_of(plans), {**arrays, **(optimizer_arrays or {})})
+        persistent = persistent_of(plans)
+        if "hyper" not in persistent:
+            raise ArgumentError("fit: nothing is to be trained: the network has no weights, or all are frozen")
+        self.session.load(persistent, {**arrays, **(optimizer_arrays or {})})
         self._write_counters()
         for plan in plans:
             self.session.prepare(plan, progress)
@@ -111,11 +117,14 @@ class Trainer:
 
         Raises:
             BudgetError: no method fits; the least that would is named. Nothing was allocated.
+            ShapeError: the loss, or a layer, cannot be trained on such batches.
         """
         limit = self.device.facts.global_bytes if budget is None else budget
         fitting = self._fitting(batches, self.bn, self.storage)
         method = fitting.within(limit)
         if method is None:
+            if isinstance(fitting.obstacle, ShapeError) and not fitting.least():
+                raise fitting.obstacle
             raise self._refusal(fitting, limit, budget)
         self.method, self._batches = method, {mode: set(sizes) for mode, sizes in batches.items()}
         plans = self._plans.all(method, batches)
