@@ -77,7 +77,7 @@ def sweep(
     if device.facts.loop_limit:
         pytest.skip("its compiler takes minutes for these networks")
     monkeypatch.setattr(fitting, "PART_BYTES", (16 << 10, 4 << 10))
-    monkeypatch.setattr(fitting, "SMALL_BYTES", 1 << 10)
+    monkeypatch.setattr(fitting, "SMALL_BYTES", (1 << 10, 256))
     net, draw = drawn(request.param)
     place = copy.copy(device)
     if request.param // 2 % 2:
