@@ -30,20 +30,25 @@ SMALL_SHARE = 32  # of what there is one part in so many, and more
 # The arena can be larger than what is alive: the search is repeated with less, a few times by what it was too large,
 # then by twentieths.
 ATTEMPTS, LESS = 4, 0.95
-SHARES = (1 / 64, 1 / 1024, 0)  # by which limits are lowered, looking for the least
+FASTER = 8  # times as far limits are lowered by a next step, looking for the least
 MOST_PLANS = 16  # of each kind that are kept, a megabyte or two each; as many as a session records
 
 
 def lowered(plan: Plan, find: Callable[[int], Plan | None]) -> Plan:
-    """The plan with the smallest peak, of plans for ever lower limits: in large steps first, then in small ones.
+    """The plan with the smallest peak, of plans for ever lower limits, in steps that grow while there are any.
 
     Args:
         find: makes a plan within so many bytes; it made none for `ALIGN` bytes less than what is returned.
     """
-    for share in SHARES:
-        while (less := find(plan.peak_bytes - max(ALIGN, int(share * plan.peak_bytes)))) is not None:
-            plan = less
-    return plan
+    step = ALIGN
+    while True:
+        less = find(plan.peak_bytes - step)
+        if less is not None:
+            plan, step = less, FASTER * step
+        elif step == ALIGN:
+            return plan
+        else:
+            step = max(ALIGN, step // FASTER**2)
 
 
 Bounds = dict[Node, tuple[float, float]]  # a room from .. up to .. changes nothing for its node
@@ -123,6 +128,15 @@ class Fitting:
         """About what the smallest plan has alive at a time: packing may add to it. Takes less time than the plan."""
         leanest = self._variants(exact)[-1]
         return self._held(leanest, SMALL_BYTES[-1]) + self._least(leanest).peak_bytes
+
+    def enough_bytes(self, most: int, *, exact: bool = False) -> int | None:
+        """What some plan takes, of at most `most` bytes; None if none is found soon."""
+        leanest, small = self._variants(exact)[-1], SMALL_BYTES[-1]
+        plan: Plan | None = self._leanest(leanest)
+        if plan is not None and plan.peak_bytes > most:
+            found = self._search(leanest, small).within(most - self._held(leanest, small))
+            plan = None if found is None else self._packed(leanest, small, found, most)[0]
+        return None if plan is None else plan.peak_bytes
 
     def feasible(self, limit: int, *, exact: bool = False) -> bool:
         """Whether some plan fits, but for what packing may add."""

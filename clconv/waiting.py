@@ -11,6 +11,7 @@ from .plan import Plan
 from .pricing import plan_price
 from .terms import DEFAULT, SPILLS, STORAGES, Terms
 
+WORTH = 0.95  # of the least bytes: a refusal does not name terms that take more
 ALL_COUNTS = 6  # so many numbers of activations are all tried, of more every second, fourth, ...
 
 
@@ -100,19 +101,26 @@ class Fittings:
             others[f'spill="{SPILLS[0]}"'] = replace(terms, spill=SPILLS[0])
         if terms.storage is None and not terms.exact:
             others[f'storage="{STORAGES[0]}"'] = replace(terms, storage=STORAGES[0])
-        least, told = self.least_bytes(terms), ""
+        most, told = int(WORTH * self.least_bytes(terms)), ""
         for words, other in others.items():
-            nbytes = self.least_bytes(other) if self._promises(other, least) else least
-            told += f", {nbytes} with {words}" if nbytes < least else ""
+            nbytes = self._enough_bytes(other, most)
+            told += f", {nbytes} or less will do with {words}" if nbytes is not None else ""
         return told
 
-    def _promises(self, terms: Terms, nbytes: int) -> bool:
-        """Whether something that these terms allow may take fewer than so many bytes; the same graphs would not."""
+    def _enough_bytes(self, terms: Terms, most: int) -> int | None:
+        """What a plan takes that these terms allow, at most `most` bytes; not the least, which would take longer.
+
+        Ways that other terms allow, too, are left out.
+        """
         ways = [*self._ways(terms)]
         # Of weights in a mapped file it does not matter how they are stored.
         if terms.storage is None or self._fitting(NONE, terms).maps():
             ways.remove(NONE)
-        return any(self._fitting(way, terms).alive_bytes(exact=terms.exact) < nbytes for way in ways)
+        alive = {way: self._fitting(way, terms).alive_bytes(exact=terms.exact) for way in ways}
+        best = min(ways, key=lambda way: alive[way], default=None)
+        if best is None or alive[best] >= most:
+            return None
+        return self._fitting(best, terms).enough_bytes(most, exact=terms.exact)
 
     def _ways(self, terms: Terms) -> Iterator[Waiting]:
         """What is tried: so many that wait in host memory, or as float16, or, where both are allowed, some and some."""

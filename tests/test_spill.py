@@ -1,6 +1,7 @@
 """Activations that wait in host memory: the same bits, true numbers, less on the device."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -91,9 +92,15 @@ def test_only_where_the_budget_asks(how, net):
 @pytest.mark.parametrize("how", [{"spill": "host"}, {"storage": "float16"}], ids="".join)
 @pytest.mark.shared
 def test_a_refusal_says_what_it_would_bring(how, net):
+    """Terms that save more than next to nothing are named, with what runs; the least that they need is true, too."""
     low, ((word, value),) = least(net, **how), how.items()
-    with pytest.raises(BudgetError, match=rf'{low} with {word}="{value}".* Nothing was allocated'):
+    with pytest.raises(BudgetError, match="Nothing was allocated") as refusal:
         net.plan(memory=64)
+    told = re.search(rf'(\d+) or less will do with {word}="{value}"', str(refusal.value))
+    if told is None:
+        assert word == "storage" and low > 0.9 * least(net)
+    else:
+        assert low <= net.plan(memory=int(told[1]), **how).peak_bytes <= int(told[1]) < least(net)
     with pytest.raises(BudgetError, match=f"at least {low} bytes"):
         net.plan(memory=low - planner.ALIGN, **how)
     assert net.plan(memory=low, **how).peak_bytes == low

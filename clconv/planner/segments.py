@@ -239,9 +239,12 @@ class Search:
             segment = Segment(start, stop, sizes[-1], columns)
             if self.frames.peak(segment) > limit:
                 return []
-            if self.frames.slices(segment, limit) <= MOST_SLICES:
+            count = self.frames.slices(segment, limit)
+            if count <= MOST_SLICES:
                 break
-            sizes = sizes[:-1]
+            # Taller strips leave no more room: each has as many slices, and more.
+            lowest = sizes[-1] * count / MOST_SLICES
+            sizes = [rows for rows in sizes[:-1] if rows >= lowest]
         return sizes
 
     def _sizes(self, stop: int) -> list[int]:
