@@ -315,7 +315,7 @@ class Session:
             return slices[reads]
 
         hosted = self._hosted(plan)
-        slices: dict[View, Tensor] = {}  # what reads a slice of weights is known by the tensor that it was copied to
+        slices: dict[View, Tensor] = {}  # those of weights
         launched: list[Node] = []
         for step in plan.schedule.steps:
             recorder.label = step.node.name

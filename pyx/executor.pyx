@@ -10,6 +10,7 @@ from libc.string cimport memset
 from . cimport opencl
 from .copies cimport CopyCall, Loans, enqueue_copy
 from .kernels cimport Call, Kernels, drop, set_args
+from .memory cimport Tensor
 from .opencl cimport check, cl, cl_handle
 
 cdef uint32_t EXECUTION_STATUS = 0x11D3
@@ -46,12 +47,34 @@ cdef void watch(cl_handle event) noexcept nogil:
         dwell()
 
 
+cdef bint overlaps(Tensor one, Tensor other):
+    """Whether two tensors have bytes in common."""
+    return (
+        one.slab is other.slab
+        and one.offset_bytes < other.offset_bytes + other.nbytes
+        and other.offset_bytes < one.offset_bytes + one.nbytes
+    )
+
+
+cdef int32_t drain(cl_handle queue) noexcept nogil:
+    """Waits until all has run that a queue was given; Mesa 22's finish waits only for what was not flushed before."""
+    cdef cl_handle event = NULL
+    cdef int32_t status = cl.enqueue_marker(queue, 0, NULL, &event)
+    if status != 0:
+        return status
+    status = cl.flush(queue)
+    if status == 0:
+        status = cl.wait_for_events(1, &event)
+    cl.release_event(event)
+    return status
+
+
 cdef class Recording:
     """Launches with their arguments set, ready to be replayed any number of times.
 
     Copies run on a queue of their own, beside the kernels before them: each waits for the kernel in front of it, which
-    is the last that may use what lies where it copies to, or makes what it copies; kernels that read the copy wait for
-    it, and launches that `waits` for all copies so far. Where copies use arrays of the caller's, these are lent before
+    is the last that may use what lies where it copies to, or makes what it copies; kernels that use what was copied wait
+    for it, and launches that `waits` for all copies so far. Where copies use arrays of the caller's, these are lent before
     each run and given back behind it.
     """
 
@@ -60,7 +83,7 @@ cdef class Recording:
     cdef size_t capacity
     cdef cl_handle queue
     cdef cl_handle copy_queue  # NULL: there are no copies
-    cdef dict staged  # step of the copy to each tensor, by identity
+    cdef list coming  # (step, tensor) of copies from the host that no launch has waited for yet
     cdef Py_ssize_t last_copy  # its step, or -1
     cdef readonly Loans loans
     cdef readonly list labels
@@ -77,7 +100,7 @@ cdef class Recording:
         self.queue = <cl_handle><size_t>device.queue.int_ptr
         self.copy_queue = NULL
         self.kernels = Kernels()
-        self.staged = {}
+        self.coming = []
         self.loans = Loans()
         self.labels = []
         self.keep = [device]
@@ -116,7 +139,7 @@ cdef class Recording:
             step.after = before - 1
             self.steps[before - 1].signals = True
         if not copy.down:
-            self.staged[id(copy.tensor)] = self.count
+            self.coming.append((self.count, copy.tensor))
         self.last_copy = self.count
         self.keep += [copy.host, copy.tensor]
         self.labels.append(copy.label)
@@ -139,9 +162,13 @@ cdef class Recording:
                     step.global_size[i] += step.local_size[i] - step.global_size[i] % step.local_size[i]
         if launch.waits:
             step.after = self.last_copy
-        for arg in launch.args:
-            if id(arg) in self.staged:
-                step.after = max(step.after, <Py_ssize_t>self.staged[id(arg)])
+        for arg in launch.args if self.coming else ():
+            if isinstance(arg, Tensor):
+                for number, tensor in self.coming:
+                    if overlaps(arg, tensor):
+                        step.after = max(step.after, <Py_ssize_t>number)
+        # Both queues are in order: later launches run behind these copies, too.
+        self.coming = [each for each in self.coming if each[0] > step.after]
 
     cdef int32_t _enqueue(self, size_t i, cl_handle queue, cl_handle* event) noexcept nogil:
         """Enqueues a step, after the one that it waits for if that has an event."""
@@ -164,7 +191,7 @@ cdef class Recording:
 
     cdef int32_t _overlapped(self, size_t* at) noexcept nogil:
         """Enqueues all steps, copies on their own queue; `at`: the step that failed."""
-        cdef int32_t status = cl.finish(self.queue)  # what the last run computed may lie where the first copy goes
+        cdef int32_t status = drain(self.queue)  # what the last run computed may lie where the first copy goes
         cdef size_t i = 0
         while status == 0 and i < self.count:
             at[0] = i
@@ -231,9 +258,9 @@ cdef class Recording:
         """Waits until everything enqueued so far has run."""
         cdef int32_t status
         with nogil:
-            status = cl.finish(self.queue)
+            status = drain(self.queue)
             if status == 0 and self.copy_queue != NULL:
-                status = cl.finish(self.copy_queue)
+                status = drain(self.copy_queue)
         check(status, "waiting for the device")
 
     def give_back(self):

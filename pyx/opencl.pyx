@@ -34,6 +34,8 @@ _SYMBOLS = {
     "enqueue_fill": "clEnqueueFillBuffer",
     "finish": "clFinish",
     "flush": "clFlush",
+    "enqueue_marker": "clEnqueueMarkerWithWaitList",
+    "wait_for_events": "clWaitForEvents",
     "event_profile": "clGetEventProfilingInfo",
     "release_event": "clReleaseEvent",
     "event_info": "clGetEventInfo",
@@ -74,6 +76,8 @@ cpdef void load() except *:
     _take(&cl.enqueue_fill, library, "enqueue_fill")
     _take(&cl.finish, library, "finish")
     _take(&cl.flush, library, "flush")
+    _take(&cl.enqueue_marker, library, "enqueue_marker")
+    _take(&cl.wait_for_events, library, "wait_for_events")
     _take(&cl.event_profile, library, "event_profile")
     _take(&cl.release_event, library, "release_event")
     _take(&cl.event_info, library, "event_info")

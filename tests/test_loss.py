@@ -41,7 +41,7 @@ def compute(device: Device, loss: str, scores: Any, labels: Any, *, keep_scores:
         session.load({}, {})
         feeds = {"scores": scores.astype(np.float32).reshape(shape), "labels": labels}
         results = session.run(plan, feeds)
-        tensor, _ = session.prepare(plan).outputs["dscores"]
+        tensor = session.prepare(plan).outputs["dscores"]
         results["stored"] = np.empty(stored.spec.storage_shape(device.facts.block), np.float32)
         tensor.read(results["stored"], "dscores")
         assert session.allocator.peak_bytes == plan.peak_bytes

@@ -32,6 +32,8 @@ cdef struct EntryPoints:
                             cl_handle* event) noexcept nogil
     int32_t (*finish)(cl_handle queue) noexcept nogil
     int32_t (*flush)(cl_handle queue) noexcept nogil
+    int32_t (*enqueue_marker)(cl_handle queue, uint32_t n_wait, const cl_handle* wait, cl_handle* event) noexcept nogil
+    int32_t (*wait_for_events)(uint32_t count, const cl_handle* events) noexcept nogil
     int32_t (*event_profile)(cl_handle event, uint32_t what, size_t size, void* value, size_t* needed) noexcept nogil
     int32_t (*release_event)(cl_handle event) noexcept nogil
     int32_t (*event_info)(cl_handle event, uint32_t what, size_t size, void* value, size_t* needed) noexcept nogil
