@@ -73,9 +73,9 @@ cdef class Recording:
     """Launches with their arguments set, ready to be replayed any number of times.
 
     Copies run on a queue of their own, beside the kernels before them: each waits for the kernel in front of it, which
-    is the last that may use what lies where it copies to, or makes what it copies; kernels that use what was copied wait
-    for it, and launches that `waits` for all copies so far. Where copies use arrays of the caller's, these are lent before
-    each run and given back behind it.
+    is the last that may use what lies where it copies to, or makes what it copies; kernels that use what was copied
+    wait for it, and launches that `waits` for all copies so far. Where copies use arrays of the caller's, these are
+    lent before each run and given back behind it.
     """
 
     cdef Step* steps
