@@ -308,14 +308,9 @@ class Session:
                 return self._weights(reads)
             if reads.value.hosted:
                 return _rows(hosted[reads.value], reads, block)
-            if reads.channels is None or reads.rows is not None:
-                return _part(tensors[reads.value], reads, block)
-            if reads not in slices:
-                slices[reads] = _part(tensors[reads.value], reads, block)
-            return slices[reads]
+            return _part(tensors[reads.value], reads, block)
 
         hosted = self._hosted(plan)
-        slices: dict[View, Tensor] = {}  # those of weights
         launched: list[Node] = []
         for step in plan.schedule.steps:
             recorder.label = step.node.name

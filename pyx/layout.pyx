@@ -254,8 +254,6 @@ class Restore(HostCopy):
 
     def record(self, rec, ins, outs, work, choice):
         rec.move(ins[0], outs[0], down=False, column=self.begin)
-        if outs[0].plane:  # readers of rows are not known as readers of this copy
-            rec.settle()
 
 
 class Settle(Layer):
