@@ -156,7 +156,9 @@ class TestLimits:
 
     def test_they_are_plausible(self, device: Device) -> None:
         found = limits.limits(device)
-        assert 1e8 < found.flops < 1e15 and 1e6 < found.bytes_per_s < 1e14
+        # Mesa's processor computes fma in software, 5e7 a second; 8e11 were seen where nothing waited for it.
+        least, most = (1e6, 1e10) if device.facts.loop_limit else (1e8, 1e15)
+        assert least < found.flops < most and 1e6 < found.bytes_per_s < 1e14
 
     def test_the_best_is_remembered(self, device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         for flops, rate, best in ((5.0, 7.0, (5, 7)), (6.0, 1.0, (6, 7)), (1.0, 9.0, (6, 9))):
