@@ -23,6 +23,7 @@
 // Borders   a tap whose columns leave the row is read through a private copy padded with zeros, all taps of planar x at
 //           once.
 
+#include "ahead.h"
 #include "pooling.h"
 
 #ifndef WT
@@ -50,17 +51,11 @@
 #ifndef POINTWISE
 #define POINTWISE 0
 #endif
-#ifndef PREFETCH
-#define PREFETCH 0
-#endif
 #ifdef KIND
 #define ROWS 2
 #else
 #define ROWS 1
 #endif
-
-// So many vectors of weights are fetched ahead: a processor by itself does not keep several rows of them coming.
-#define AHEAD 32
 
 // acc[j][i] += w[j][c] * x[i][c] for the channels of one block and one tap, with x[i][c] in the image or in the copy;
 // with PLANAR for one channel and the taps of a row.
@@ -69,20 +64,14 @@
 #define IN_COPY(i) copy[(i) * SW + s * dilation_w]
 #define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(tap, (j) * (size_t)filter_stride + s * B);
 #define STEPS for (int s = 0; s < kernel_w; s++)
+#define FETCH
 #else
 #define IN_IMAGE(i) pixels[(i) * SW * B + c]
 #define IN_COPY(i) ((const real *)copy)[(i) * B + c]
 #define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(tap, (j) * (size_t)filter_stride + c);
 #define STEPS for (int c = 0; c < channels; c++)
+#define FETCH FETCH_WEIGHTS(KB)
 #endif
-#if PREFETCH && !PLANAR
-#define FETCH_WEIGHT(j, a) \
-    __builtin_prefetch((const void *)(size_t)(tap + ((j) * (size_t)filter_stride + c + AHEAD) * B), 0, 3);
-#define FETCH_WEIGHTS(deep) REPEAT_4(deep, FETCH_WEIGHT, 0)
-#else
-#define FETCH_WEIGHTS(deep)
-#endif
-#define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
 #define MULTIPLY(i, VALUE)                \
     {                                     \
         const VF value = (VF)(VALUE(i));  \
@@ -91,7 +80,7 @@
 #define MULTIPLY_TAP(VALUE)                  \
     STEPS {                                  \
         VF weight[KB];                       \
-        FETCH_WEIGHTS(KB)                    \
+        FETCH                                \
         REPEAT_4(KB, LOAD_WEIGHT, 0)         \
         REPEAT(WT, MULTIPLY, VALUE)          \
     }

@@ -17,7 +17,7 @@
 //           PREFETCH  1: the compiler has __builtin_prefetch (default 0): weights come ahead of their use
 // Order     as in conv_direct.cl and conv_depthwise.cl: the same bits as the three of them
 
-#include "common.h"
+#include "ahead.h"
 
 #ifndef WT
 #define WT 14
@@ -43,9 +43,6 @@
 #ifndef EXPAND
 #define EXPAND 1
 #endif
-#ifndef PREFETCH
-#define PREFETCH 0
-#endif
 #ifndef ACT_E
 #define ACT_E 0
 #endif
@@ -56,18 +53,8 @@
 #define ACT_Y 0
 #endif
 
-#define AHEAD 32 // as in conv_direct.cl
-#if PREFETCH
-#define FETCH_WEIGHT(j, a) \
-    __builtin_prefetch((const void *)(size_t)(tap + ((j) * (size_t)filter_stride + c + AHEAD) * B), 0, 3);
-#define FETCH_WEIGHTS(deep) REPEAT_4(deep, FETCH_WEIGHT, 0)
-#else
-#define FETCH_WEIGHTS(deep)
-#endif
-
 // acc[j][i] += w[j][c] * pixels[i][c] for the channels of one block.
 #define LOAD_WEIGHT(j, a) weight[j] = LOAD_W(tap, (j) * (size_t)filter_stride + c);
-#define MULTIPLY_ADD(j, i) acc[j][i] = fma(value, weight[j], acc[j][i]);
 #define MULTIPLY(i, deep)                         \
     {                                             \
         const VF value = (VF)(pixels[(i) * B + c]); \
