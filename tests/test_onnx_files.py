@@ -93,6 +93,10 @@ BROKEN = {
                onnx.numpy_helper.from_array(np.array([1 << 40], np.int64), "s")]),
         "Tile",
     ),
+    "input of 2^40": (  # of one row: it does not come in strips
+        model([RELU], inputs=[helper.make_tensor_value_info("x", F, ["N", 1 << 20, 1, 1 << 20])]),
+        "4398046511104 bytes",
+    ),
     "old": (model([RELU], opset=3), "opset 3 is not supported"),
     "climbing name": (model([CONV], [tensor("../../w", [1], raw=b"1234")]), "lead out of a folder"),
     "climbing name, other slashes": (model([CONV], [tensor("..\\w", [1], raw=b"1234")]), "lead out of a folder"),
