@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,13 @@ def least(net: cc.Net, *batch: int, **how: Any) -> int:
     with pytest.raises(BudgetError) as refusal:
         net.plan(*batch, memory=64, **how)
     return refusal.value.needed_bytes
+
+
+def streaming(device: Device) -> Device:
+    """The device as one that does not read mapped files, so that weights are brought to it in parts."""
+    other = copy.copy(device)
+    other.facts = replace(device.facts, maps_files=False)
+    return other
 
 
 def images(net: cc.Net, count: int = 1, seed: int = 0) -> Array:

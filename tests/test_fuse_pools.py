@@ -1,12 +1,9 @@
 """Pooling in the convolution in front of it: the bits of both apart, and nothing stored between them."""
 
-import copy
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from conftest import in_class
-from helpers import least
+from helpers import least, streaming
 from test_bounds import facts
 
 import clconv as cc
@@ -107,11 +104,9 @@ def test_strips_and_parts_of_weights_give_the_same_bits(wide, monkeypatch, apart
     monkeypatch.setattr(fitting, "SMALL_BYTES", (1 << 10, 256))
     monkeypatch.setattr(winograd, "_sides", lambda *_: (6,))
     x = np.random.default_rng(0).standard_normal((1, 3, 23, 26), np.float32)
-    streamed = copy.copy(wide)
-    streamed.facts = replace(wide.facts, maps_files=False)
     how = {"exact": True} if storage is None else {"storage": storage}
     ways, found = set(), []
-    for place in (wide, streamed):
+    for place in (wide, streaming(wide)):
         with cc.Net(NETWORK, device=place, seed=1) as net:
             peak, low = net.plan(**({} if storage is None else how)).peak_bytes, least(net, **how)
             for budget in np.linspace(low, peak, 5 if storage is None else 2).astype(int):
