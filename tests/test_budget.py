@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import least
+from helpers import least, streaming
 
 import clconv as cc
 from clconv import fitting
@@ -65,8 +65,7 @@ def place(request, device):
     if device.facts.loop_limit and not small:
         pytest.skip("its compiler takes minutes for these networks; one of the tests runs")
     if request.param == "streamed" and device.facts.maps_files:
-        device = copy.copy(device)
-        device.facts = replace(device.facts, maps_files=False)
+        device = streaming(device)
     elif request.param == "mapped" and not device.facts.maps_files:
         pytest.skip("its driver would copy mapped files")
     return device

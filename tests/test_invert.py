@@ -1,13 +1,13 @@
 """Inverted residuals as one operator: the bits of three, and nothing stored between them."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import in_class
+from helpers import least, streaming
 from test_bounds import facts
-from test_fuse_pools import least, operators
+from test_fuse_pools import operators
 
 import clconv as cc
 from clconv import fitting, passes
@@ -137,11 +137,9 @@ def test_strips_and_weights_elsewhere_give_the_same_bits(wide, monkeypatch, apar
     monkeypatch.setattr(fitting, "SMALL_BYTES", (1 << 10, 256))
     monkeypatch.setattr(halve, "SMALL_BYTES", 1 << 10)
     x = np.random.default_rng(0).standard_normal((2, 3, 31, 29), np.float32)
-    streamed = copy.copy(wide)
-    streamed.facts = replace(wide.facts, maps_files=False)
     how = {"exact": True} if storage is None else {"storage": storage}
     ways, found = set(), []
-    for place in (wide, streamed):
+    for place in (wide, streaming(wide)):
         with cc.Net(network(), input_shape=(3, 31, 29), device=place, seed=1) as net:
             peak, low = net.plan(2, **({} if storage is None else how)).peak_bytes, least(net, batch=2, **how)
             for budget in np.linspace(low, peak, 4 if storage is None else 2).astype(int):

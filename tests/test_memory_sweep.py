@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import random
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import images, least
+from helpers import images, least, streaming
 
 import clconv as cc
 from clconv import fitting
@@ -79,9 +77,7 @@ def sweep(
     monkeypatch.setattr(fitting, "PART_BYTES", (16 << 10, 4 << 10))
     monkeypatch.setattr(fitting, "SMALL_BYTES", (1 << 10, 256))
     net, draw = drawn(request.param)
-    place = copy.copy(device)
-    if request.param // 2 % 2:
-        place.facts = replace(device.facts, maps_files=False)
+    place = streaming(device) if request.param // 2 % 2 else device
     return cc.Net(net.network, device=place, weights=net.get_weights()), draw
 
 

@@ -1,13 +1,11 @@
 """Weights stored as float16: the bits of rounded weights in float32, half the bytes, clear refusals."""
 
-import copy
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import in_class
-from helpers import least, run
+from helpers import least, run, streaming
 
 import clconv as cc
 from clconv import fitting
@@ -29,9 +27,7 @@ def place(request, device, monkeypatch):
     if request.param != "streamed":
         return in_class(device, request.param, monkeypatch, has_local=True)
     monkeypatch.setattr(fitting, "PART_BYTES", (16 << 10, 4 << 10))
-    device = copy.copy(device)
-    device.facts = replace(device.facts, maps_files=False)
-    return device
+    return streaming(device)
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Winograd's method against the float64 reference: its stated accuracy, forward and input gradient."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import in_class
+from helpers import streaming
 
 import clconv as cc
 from clconv import fitting, passes
@@ -254,8 +254,7 @@ def test_a_small_budget_takes_the_direct_method(device, monkeypatch):
     if not device.facts.workers:
         pytest.skip("this device does not use the method")
     monkeypatch.setattr(fitting.Fitting, "_streamed", lambda self, variant, limit: None)
-    device = copy.copy(device)
-    device.facts = replace(device.facts, maps_files=False)
+    device = streaming(device)
     x = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
     with cc.Net("INPUT 16x16x3 -> [CONV 3x3x32 -> RELU]*2 -> FC 5", device=device) as net:
         fast = net.plan(batch=1)
